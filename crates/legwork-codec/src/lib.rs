@@ -1,0 +1,1 @@
+//! Avro, JSON and files to columnar batches; schema registry; rejects

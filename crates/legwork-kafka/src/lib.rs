@@ -1,0 +1,1 @@
+//! Kafka: source, producer, dead letters, embedded broker

@@ -1,0 +1,1 @@
+//! A simulated field organisation, reproducible from a seed

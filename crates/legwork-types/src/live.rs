@@ -1,0 +1,120 @@
+//! How SQL reaches the live tables: a call in one process, a wire between several.
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::TableSnapshot;
+
+/// Snapshots of one table, one a lane.
+pub type SnapshotFuture = Pin<Box<dyn Future<Output = Result<Vec<Arc<dyn TableSnapshot>>, LiveError>> + Send>>;
+
+/// Why live rows cannot be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LiveError {
+    /// No lane knows this table.
+    #[error("no live table is called {table:?}")]
+    UnknownTable {
+        /// Its name.
+        table: String,
+    },
+    /// The pipeline has ended.
+    #[error("the pipeline is shutting down")]
+    ShuttingDown,
+}
+
+/// The live tables of a pipeline.
+pub trait LiveTables: Send + Sync + Debug {
+    /// Asks every lane that fills `table` for what it holds now, between two of its batches.
+    fn snapshot(&self, table: &str) -> SnapshotFuture;
+
+    /// Asks the lanes for rows of one key, computed for the asking: a track explained ping by ping, fixes near a time.
+    fn lookup(&self, lookup: Lookup) -> SnapshotFuture;
+
+    /// Newest event time over all lanes, microseconds; none before the first event.
+    fn newest_event_time_us(&self) -> Option<i64>;
+}
+
+/// A question about one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// What is asked for, such as `explain_track`.
+    pub table: String,
+    /// Key: a device, a deal.
+    pub key: String,
+    /// From this event time on, microseconds, inclusive.
+    pub from_us: i64,
+    /// Until this event time, microseconds, exclusive.
+    pub to_us: i64,
+}
+
+/// What a lane is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneState {
+    /// Reading.
+    Running,
+    /// Waiting for something named in the detail: a registry that is down, a broker that is lost.
+    Paused,
+    /// Stopped until somebody acts; the detail names what to do.
+    Halted,
+    /// Its bounded input has ended.
+    Ended,
+    /// Its partition went to another instance.
+    Released,
+}
+
+impl LaneState {
+    /// Name in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LaneState::Running => "running",
+            LaneState::Paused => "paused",
+            LaneState::Halted => "halted",
+            LaneState::Ended => "ended",
+            LaneState::Released => "released",
+        }
+    }
+}
+
+/// One row of `pipeline_lanes`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaneStatus {
+    /// Topic, or the file's name.
+    pub topic: Arc<str>,
+    /// Partition; 0 for files.
+    pub partition: i32,
+    /// What it is doing.
+    pub state: LaneState,
+    /// Why, when it does not run; empty otherwise.
+    pub detail: String,
+    /// Instance that owns it.
+    pub owner: Arc<str>,
+    /// Offset of the next message.
+    pub next_offset: i64,
+    /// End of the partition as last heard.
+    pub end_offset: Option<i64>,
+    /// Newest event time minus the reorder bound, microseconds.
+    pub watermark_us: Option<i64>,
+    /// Newest event time, microseconds.
+    pub last_event_time_us: Option<i64>,
+    /// Nothing came for `lane_idle_after`.
+    pub is_idle: bool,
+    /// Number of the lane's newest checkpoint.
+    pub checkpoint_seq: Option<i64>,
+    /// Messages read: the sum of the next five.
+    pub n_read: i64,
+    /// Events accepted.
+    pub n_accepted: i64,
+    /// Events beyond the late horizon.
+    pub n_late: i64,
+    /// Messages rejected.
+    pub n_rejected: i64,
+    /// Duplicates dropped.
+    pub n_duplicates: i64,
+    /// Messages with a key and no value.
+    pub n_tombstones: i64,
+    /// Accepted events older than the newest of their key.
+    pub n_reordered: i64,
+    /// Accepted events whose key belongs to another partition.
+    pub n_misrouted: i64,
+}
