@@ -1,5 +1,27 @@
 //! Lanes: the loop that decodes, guards, operates and answers snapshots; log sources.
+//!
+//! A [`Pipeline`] reads a [`LogSource`] with one thread that polls it and some that run lanes; [`run_files`] runs bounded input
+//! through the same lanes. Both answer questions about their tables between two batches. What does not live here: Kafka, SQL, and
+//! what the events mean.
 
+mod bounded;
+mod config;
+mod event_log;
+mod guard;
+mod lane;
+mod metrics;
+mod pipeline;
+mod record_log;
+mod reference;
+mod rows;
 mod source;
+mod stream_lane;
+mod worker;
 
+pub use bounded::{FileProgress, run_files};
+pub use config::{DeadLetterSink, LaneConfig, PartitionOf, RawEvents, SpillConfig, TopicConfig};
+pub use event_log::event_table_schema;
+pub use metrics::PipelineMetrics;
+pub use pipeline::{Pipeline, PipelineHealth};
+pub use reference::{ReferenceDir, ReferenceError, ReferenceTables};
 pub use source::{BatchLimit, LogSource, PartitionReader, ReadOutcome, SourceEvent};

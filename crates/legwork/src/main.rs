@@ -1,1 +1,40 @@
-fn main() {}
+//! The `legwork` program: configuration, wiring, commands.
+
+mod args;
+mod commands;
+mod config;
+mod exit;
+mod output;
+mod service;
+mod topics;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Args;
+
+// librdkafka makes an object a message and frees it on another thread; glibc's malloc doubles what that costs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // Both providers are linked, so rustls would not choose by itself.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider was installed already");
+    }
+    match commands::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("legwork: {error:#}");
+            exit::code(&error)
+        }
+    }
+}
+
+/// Whoever read our output has closed it, as `head` does.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe))
+}

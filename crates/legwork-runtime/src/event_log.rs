@@ -1,0 +1,198 @@
+//! The accepted events of a lane as a table of their own. Columns that a producer never fills cost nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use legwork_types::{EventBatch, Kind, TableSnapshot};
+
+use crate::record_log::{LogSnapshot, RecordLog, Space};
+
+/// Sets of filled columns that are told apart; a stream has one or two. All further ones share a log with every column.
+const COLUMN_SETS_MAX: usize = 8;
+
+static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| Kind::ALL.into_iter().map(with_origin).collect());
+
+fn with_origin(kind: Kind) -> SchemaRef {
+    let mut fields = kind.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new("topic", DataType::Utf8, false)));
+    fields.push(Arc::new(Field::new("partition", DataType::Int64, false)));
+    fields.push(Arc::new(Field::new("offset", DataType::Int64, false)));
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    fields.push(Arc::new(Field::new("arrival_time", time, false)));
+    Arc::new(Schema::new(fields))
+}
+
+/// Schema of the table of a kind's events: its columns, then `topic`, `partition`, `offset`, `arrival_time`.
+pub fn event_table_schema(kind: Kind) -> SchemaRef {
+    SCHEMAS[kind as usize].clone()
+}
+
+#[derive(Debug)]
+pub(crate) struct EventLog {
+    kind: Kind,
+    topic: Arc<str>,
+    partition: i32,
+    space: Arc<Space>,
+    /// By set of filled columns, one bit a column of the kind.
+    logs: BTreeMap<u64, RecordLog>,
+}
+
+impl EventLog {
+    pub(crate) fn new(kind: Kind, topic: Arc<str>, partition: i32, space: Arc<Space>) -> EventLog {
+        EventLog { kind, topic, partition, space, logs: BTreeMap::new() }
+    }
+
+    /// Appends accepted events. *Returns* how many of the oldest had to go for them.
+    pub(crate) fn push(&mut self, events: &EventBatch) -> u64 {
+        let mut filled = filled_columns(&events.columns);
+        if !self.logs.contains_key(&filled) && self.logs.len() >= COLUMN_SETS_MAX {
+            filled = u64::MAX >> (64 - events.columns.num_columns());
+        }
+        let schema = event_table_schema(self.kind);
+        let log = self
+            .logs
+            .entry(filled)
+            .or_insert_with(|| RecordLog::new(stored_schema(&schema, self.kind, filled), self.space.clone()));
+        let mut columns: Vec<ArrayRef> =
+            stored_columns(self.kind, filled).map(|column| events.columns.column(column).clone()).collect();
+        columns.push(Arc::new(Int64Array::from(events.offsets.clone())));
+        columns.push(Arc::new(TimestampMicrosecondArray::from(events.arrival_us.clone()).with_timezone("UTC")));
+        let batch = RecordBatch::try_new(stored_schema(&schema, self.kind, filled), columns)
+            .expect("canonical columns fit the stored schema");
+        log.push(batch)
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<dyn TableSnapshot> {
+        Arc::new(EventSnapshot {
+            kind: self.kind,
+            topic: self.topic.clone(),
+            partition: self.partition,
+            parts: self.logs.iter().map(|(&filled, log)| (filled, log.snapshot())).collect(),
+        })
+    }
+}
+
+/// One bit for each column that holds anything: a value that is not null and, for strings, not empty.
+fn filled_columns(batch: &RecordBatch) -> u64 {
+    debug_assert!(batch.num_columns() < 64, "a set of columns is one u64");
+    let is_filled = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8 => {
+            let strings = arrow::array::AsArray::as_string::<i32>(column);
+            let offsets = strings.value_offsets();
+            offsets[offsets.len() - 1] > offsets[0]
+        }
+        _ => column.null_count() < column.len(),
+    };
+    batch.columns().iter().enumerate().filter(|(_, column)| is_filled(column)).fold(0, |set, (idx, _)| set | (1 << idx))
+}
+
+fn stored_columns(kind: Kind, filled: u64) -> impl Iterator<Item = usize> {
+    (0..kind.schema().fields().len()).filter(move |column| filled & (1 << column) != 0)
+}
+
+fn stored_schema(table: &SchemaRef, kind: Kind, filled: u64) -> SchemaRef {
+    let n_columns = kind.schema().fields().len();
+    let stored = stored_columns(kind, filled).chain([n_columns + 2, n_columns + 3]);
+    Arc::new(Schema::new(stored.map(|column| table.fields()[column].clone()).collect::<Vec<_>>()))
+}
+
+#[derive(Debug)]
+struct EventSnapshot {
+    kind: Kind,
+    topic: Arc<str>,
+    partition: i32,
+    parts: Vec<(u64, LogSnapshot)>,
+}
+
+impl EventSnapshot {
+    /// A column of the table from a stored batch: stored, constant, stand-in or null.
+    fn column(&self, column: usize, filled: u64, stored: &RecordBatch) -> ArrayRef {
+        let n_rows = stored.num_rows();
+        let n_columns = self.kind.schema().fields().len();
+        let at = |wanted: usize| stored_columns(self.kind, filled).position(|stored| stored == wanted);
+        let n_stored = stored.num_columns();
+        match column - column.min(n_columns) {
+            0 if column < n_columns => match at(column) {
+                Some(position) if column <= legwork_types::gps::SOURCE => {
+                    self.with_stand_ins(column, stored.column(position), stored.column(n_stored - 2))
+                }
+                Some(position) => stored.column(position).clone(),
+                None if column <= legwork_types::gps::SOURCE => {
+                    let empty: ArrayRef = Arc::new(StringArray::from(vec![""; n_rows]));
+                    self.with_stand_ins(column, &empty, stored.column(n_stored - 2))
+                }
+                None => {
+                    let field = self.kind.schema().field(column).clone();
+                    if field.is_nullable() {
+                        new_null_array(field.data_type(), n_rows)
+                    } else {
+                        // Only a required string can be without any content.
+                        Arc::new(StringArray::from(vec![""; n_rows]))
+                    }
+                }
+            },
+            0 => Arc::new(StringArray::from(vec![&*self.topic; n_rows])),
+            1 => Arc::new(Int64Array::from(vec![i64::from(self.partition); n_rows])),
+            2 => stored.column(n_stored - 2).clone(),
+            _ => stored.column(n_stored - 1).clone(),
+        }
+    }
+
+    /// `event_id` and `source` with what stands in where the writer had none.
+    fn with_stand_ins(&self, column: usize, values: &ArrayRef, offsets: &ArrayRef) -> ArrayRef {
+        use arrow::array::{Array, AsArray};
+        let values = values.as_string::<i32>();
+        let offsets = offsets.as_primitive::<arrow::datatypes::Int64Type>();
+        let stand_in = |row: usize| match column {
+            legwork_types::gps::EVENT_ID => format!("{}-{}-{}", self.topic, self.partition, offsets.value(row)),
+            _ => self.topic.to_string(),
+        };
+        if (0..values.len()).all(|row| !values.value(row).is_empty()) {
+            return Arc::new(values.clone());
+        }
+        let filled = (0..values.len()).map(|row| match values.value(row) {
+            "" => stand_in(row),
+            value => value.to_owned(),
+        });
+        Arc::new(StringArray::from_iter_values(filled))
+    }
+}
+
+impl TableSnapshot for EventSnapshot {
+    fn schema(&self) -> SchemaRef {
+        event_table_schema(self.kind)
+    }
+
+    fn n_chunks(&self) -> usize {
+        self.parts.iter().map(|(_, part)| part.n_chunks()).sum()
+    }
+
+    fn n_rows(&self) -> usize {
+        self.parts.iter().map(|(_, part)| part.n_rows()).sum()
+    }
+
+    fn chunk(&self, chunk_idx: usize, projection: Option<&[usize]>) -> RecordBatch {
+        let mut chunk_idx = chunk_idx;
+        let (filled, part) = self
+            .parts
+            .iter()
+            .find(|(_, part)| {
+                let is_here = chunk_idx < part.n_chunks();
+                if !is_here {
+                    chunk_idx -= part.n_chunks();
+                }
+                is_here
+            })
+            .expect("chunk_idx is below n_chunks");
+        let stored = part.chunk(chunk_idx, None);
+        let schema = self.schema();
+        let all: Vec<usize> = (0..schema.fields().len()).collect();
+        let wanted = projection.unwrap_or(&all);
+        let columns = wanted.iter().map(|&column| self.column(column, *filled, &stored)).collect();
+        let schema = Arc::new(schema.project(wanted).expect("projected columns exist"));
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
+        RecordBatch::try_new_with_options(schema, columns, &options).expect("columns were made for this schema")
+    }
+}

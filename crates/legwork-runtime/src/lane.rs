@@ -1,0 +1,333 @@
+//! A lane: the clock, the operator, the logs and the accounting of one partition. It takes batches and answers questions between
+//! two of them; it knows neither threads nor where batches come from.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch};
+use legwork_operators::{Operator, operator_for};
+use legwork_types::time::LaneClock;
+use legwork_types::{
+    EventBatch, Kind, LaneState, LaneStatus, Lookup, Reject, RejectReason, Table, TableSnapshot, Verdict, Verdicts,
+};
+
+use crate::event_log::EventLog;
+use crate::guard::Guard;
+use crate::record_log::{RecordLog, Space};
+use crate::{LaneConfig, PipelineMetrics, rows};
+
+/// The messages of a batch that are neither events nor rejects, and the bytes of those that may yet be rejected.
+pub(crate) trait Origin {
+    /// Value, key and schema id of the message that a row of the batch came from.
+    fn message(&self, events: &EventBatch, row: usize) -> (Vec<u8>, Option<Vec<u8>>, Option<u32>);
+}
+
+/// Counts of what became of the messages read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Accounting {
+    n_read: i64,
+    n_accepted: i64,
+    n_late: i64,
+    n_rejected: i64,
+    n_duplicates: i64,
+    n_tombstones: i64,
+    n_reordered: i64,
+    n_misrouted: i64,
+}
+
+pub(crate) struct Lane {
+    pub(crate) kind: Kind,
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    dead_letter_topic: Option<String>,
+    config: Arc<LaneConfig>,
+    guard: Guard,
+    clock: LaneClock,
+    operator: Box<dyn Operator>,
+    events: Option<EventLog>,
+    rejected: RecordLog,
+    late: RecordLog,
+    accounting: Accounting,
+    metrics: Option<LaneMetrics>,
+    has_changed: bool,
+}
+
+/// The metrics of a lane with their labels resolved once.
+struct LaneMetrics {
+    all: PipelineMetrics,
+    partition: String,
+    read: prometheus::IntCounter,
+    visible_delay: prometheus::local::LocalHistogram,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        kind: Kind,
+        (topic, partition): (Arc<str>, i32),
+        past_us_max: Option<i64>,
+        dead_letter_topic: Option<String>,
+        config: Arc<LaneConfig>,
+        space: &Arc<Space>,
+        metrics: Option<PipelineMetrics>,
+    ) -> Lane {
+        let keeps_events = !kind.is_reference() && config.raw_events.keeps(kind);
+        let metrics = metrics.map(|all| LaneMetrics {
+            read: all.events_read.with_label_values(&[&*topic]),
+            visible_delay: all.visible_delay.local(),
+            partition: partition.to_string(),
+            all,
+        });
+        Lane {
+            kind,
+            dead_letter_topic,
+            guard: Guard { future_skew_us_max: config.future_skew_us_max, past_us_max },
+            clock: LaneClock { revision: 1, ..LaneClock::START },
+            operator: operator_for(kind, &config.operators),
+            events: keeps_events.then(|| EventLog::new(kind, topic.clone(), partition, space.clone())),
+            rejected: RecordLog::new(Table::RejectedEvents.schema(), space.clone()),
+            late: RecordLog::new(Table::LateEvents.schema(), space.clone()),
+            accounting: Accounting::default(),
+            metrics,
+            has_changed: false,
+            topic,
+            partition,
+            config,
+        }
+    }
+
+    /// Takes decoded events with the messages that became none. The events' lengths, `n_tombstones` and the rejects together are
+    /// the messages read.
+    pub(crate) fn ingest(&mut self, events: EventBatch, mut rejects: Vec<Reject>, tombstones: &[&[u8]], origin: &dyn Origin) {
+        self.accounting.n_read += (events.n_rows() + rejects.len() + tombstones.len()) as i64;
+        if let Some(metrics) = &self.metrics {
+            metrics.read.inc_by((events.n_rows() + rejects.len() + tombstones.len()) as u64);
+        }
+        let events = self.guarded(events, &mut rejects, origin);
+        let n_events = events.n_rows();
+        if n_events > 0 {
+            if !self.kind.is_reference() {
+                let newest = events.event_time_us().iter().copied().max().unwrap_or(i64::MIN);
+                self.clock.newest_us = self.clock.newest_us.max(newest);
+            }
+            let verdicts = self.operator.apply(&events, &self.clock);
+            self.keep(&events, &verdicts);
+            self.has_changed = true;
+        }
+        self.accounting.n_tombstones += tombstones.len() as i64;
+        if !tombstones.is_empty() && self.kind.is_reference() {
+            self.operator.delete(tombstones, &self.clock);
+            self.has_changed = true;
+        }
+        self.reject(&rejects);
+    }
+
+    /// Takes out what the guard refuses.
+    fn guarded(&self, events: EventBatch, rejects: &mut Vec<Reject>, origin: &dyn Origin) -> EventBatch {
+        if self.kind.is_reference() {
+            return events;
+        }
+        let refused = self.guard.check(events.event_time_us(), &events.arrival_us);
+        if refused.is_empty() {
+            return events;
+        }
+        for &(row, reason) in &refused {
+            rejects.push(reject_row(&events, row as usize, reason, reason_detail(reason), origin));
+        }
+        let refused: Vec<u32> = refused.iter().map(|(row, _)| *row).collect();
+        events.take(&rows::others(events.n_rows(), &refused))
+    }
+
+    /// Accounts for the verdicts and keeps the events that are to be kept.
+    fn keep(&mut self, events: &EventBatch, verdicts: &Verdicts) {
+        let (n_late, n_duplicates) = (verdicts.count(Verdict::Late), verdicts.count(Verdict::Duplicate));
+        let n_accepted = events.n_rows() as u64 - n_late - n_duplicates;
+        self.accounting.n_accepted += n_accepted as i64;
+        self.accounting.n_late += n_late as i64;
+        self.accounting.n_duplicates += n_duplicates as i64;
+        self.accounting.n_reordered += verdicts.n_reordered as i64;
+        if n_late > 0 {
+            let late: Vec<u32> = with_verdict(verdicts, Verdict::Late);
+            self.late.push(rows::late_events(&events.take(&late)));
+        }
+        let n_dropped = match &mut self.events {
+            Some(log) if verdicts.refused.is_empty() => log.push(events),
+            Some(log) => {
+                let refused: Vec<u32> = verdicts.refused.iter().map(|(row, _)| *row).collect();
+                log.push(&events.take(&rows::others(events.n_rows(), &refused)))
+            }
+            None => 0,
+        };
+        let Some(metrics) = &mut self.metrics else { return };
+        if n_late > 0 {
+            metrics.all.events_late.with_label_values(&[&*self.topic]).inc_by(n_late);
+        }
+        if n_duplicates > 0 {
+            metrics.all.events_duplicate.with_label_values(&[&*self.topic]).inc_by(n_duplicates);
+        }
+        if n_dropped > 0 {
+            metrics.all.raw_events_dropped.with_label_values(&[&*self.topic]).inc_by(n_dropped);
+        }
+    }
+
+    fn reject(&mut self, rejects: &[Reject]) {
+        if rejects.is_empty() {
+            return;
+        }
+        self.accounting.n_rejected += rejects.len() as i64;
+        self.rejected.push(rows::rejected_events(&self.topic, self.partition, rejects));
+        if let Some(metrics) = &self.metrics {
+            for reject in rejects {
+                metrics.all.events_rejected.with_label_values(&[&*self.topic, reject.reason.as_str()]).inc();
+            }
+        }
+        if let (Some(sink), Some(dead_letter_topic)) = (&self.config.dead_letters, &self.dead_letter_topic) {
+            sink.send(dead_letter_topic, &self.topic, self.partition, rejects);
+        }
+    }
+
+    /// Notes how long events waited from their arrival until now, and what the gauges show.
+    pub(crate) fn report(&mut self, arrival_us: &[i64], now_us: i64) {
+        let Some(metrics) = &mut self.metrics else { return };
+        for arrival_us in arrival_us {
+            metrics.visible_delay.observe((now_us - arrival_us).max(0) as f64 * 1e-6);
+        }
+        metrics.visible_delay.flush();
+        if self.clock.newest_us > i64::MIN {
+            let seconds = self.clock.newest_us as f64 * 1e-6;
+            let gauge = metrics.all.last_event.with_label_values(&[&*self.topic]);
+            gauge.set(seconds.max(gauge.get()));
+        }
+    }
+
+    /// Counts accepted events whose key belongs to another partition.
+    pub(crate) fn count_misrouted(&mut self, n_misrouted: u64) {
+        if n_misrouted == 0 {
+            return;
+        }
+        self.accounting.n_misrouted += n_misrouted as i64;
+        if let Some(metrics) = &self.metrics {
+            metrics.all.events_misrouted.with_label_values(&[&*self.topic]).inc_by(n_misrouted);
+        }
+    }
+
+    /// Shows how far it is behind, in gauges.
+    pub(crate) fn report_gauges(&mut self, status: &LaneStatus, queued_bytes: usize) {
+        let state_bytes = self.operator.memory_bytes();
+        let Some(metrics) = &self.metrics else { return };
+        let lane = [&*self.topic, metrics.partition.as_str()];
+        if let Some(end_offset) = status.end_offset {
+            metrics.all.lane_lag.with_label_values(&lane).set((end_offset - status.next_offset).max(0));
+        }
+        if let Some(watermark_us) = status.watermark_us {
+            metrics.all.lane_watermark.with_label_values(&lane).set(watermark_us as f64 * 1e-6);
+        }
+        metrics.all.fetch_queue_bytes.with_label_values(&lane).set(queued_bytes as i64);
+        metrics.all.state_bytes.with_label_values(&lane).set(state_bytes as i64);
+    }
+
+    /// Starts a new revision when anything changed in the old one.
+    pub(crate) fn advance_revision(&mut self) {
+        if std::mem::take(&mut self.has_changed) {
+            self.clock.revision = self.clock.revision.saturating_add(1);
+        }
+    }
+
+    /// The bounded input has ended: every window closes.
+    pub(crate) fn end(&mut self) {
+        self.clock.ended = true;
+    }
+
+    /// Newest guarded event time.
+    pub(crate) fn newest_us(&self) -> Option<i64> {
+        (self.clock.newest_us > i64::MIN).then_some(self.clock.newest_us)
+    }
+
+    /// Whether the lane fills this table.
+    pub(crate) fn fills(&self, table: &str) -> bool {
+        table == self.kind.table()
+            || table == Table::RejectedEvents.name()
+            || table == Table::LateEvents.name()
+            || self.operator.tables().contains(&table)
+    }
+
+    /// What a table holds now; none for a table that it does not fill.
+    pub(crate) fn snapshot(&mut self, table: &str) -> Option<Arc<dyn TableSnapshot>> {
+        if let Some(snapshot) = self.operator.snapshot(table, &self.clock) {
+            return Some(snapshot);
+        }
+        if table == Table::RejectedEvents.name() {
+            return Some(Arc::new(self.rejected.snapshot()));
+        }
+        if table == Table::LateEvents.name() {
+            return Some(Arc::new(self.late.snapshot()));
+        }
+        match &self.events {
+            Some(log) if table == self.kind.table() => Some(log.snapshot()),
+            _ => None,
+        }
+    }
+
+    /// Answers a question about one key; none when it is not for this lane's operator.
+    pub(crate) fn lookup(&mut self, lookup: &Lookup) -> Option<RecordBatch> {
+        self.operator.lookup(lookup, &self.clock)
+    }
+
+    /// A row of `pipeline_lanes`.
+    pub(crate) fn status(&self, state: LaneState, detail: &str, next_offset: i64, end_offset: Option<i64>, is_idle: bool) -> LaneStatus {
+        let newest_us = self.newest_us();
+        let counts = self.accounting;
+        LaneStatus {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            state,
+            detail: detail.to_owned(),
+            owner: self.config.owner.clone(),
+            next_offset,
+            end_offset,
+            watermark_us: newest_us.map(|newest| newest.saturating_sub(self.config.operators.time.reorder_bound_us)),
+            last_event_time_us: newest_us,
+            is_idle,
+            checkpoint_seq: None,
+            n_read: counts.n_read,
+            n_accepted: counts.n_accepted,
+            n_late: counts.n_late,
+            n_rejected: counts.n_rejected,
+            n_duplicates: counts.n_duplicates,
+            n_tombstones: counts.n_tombstones,
+            n_reordered: counts.n_reordered,
+            n_misrouted: counts.n_misrouted,
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.all.forget_lane(&self.topic, self.partition);
+        }
+    }
+}
+
+fn with_verdict(verdicts: &Verdicts, wanted: Verdict) -> Vec<u32> {
+    verdicts.refused.iter().filter(|(_, verdict)| *verdict == wanted).map(|(row, _)| *row).collect()
+}
+
+fn reason_detail(reason: RejectReason) -> &'static str {
+    match reason {
+        RejectReason::FromFuture => "event_time is later than the arrival by more than time.future_skew_max",
+        _ => "event_time is earlier than the arrival by more than past_max of the topic",
+    }
+}
+
+/// Turns a row that is an event by its form into a reject.
+pub(crate) fn reject_row(events: &EventBatch, row: usize, reason: RejectReason, detail: &str, origin: &dyn Origin) -> Reject {
+    let (payload, key, schema_id) = origin.message(events, row);
+    Reject {
+        offset: events.offsets[row],
+        arrival_us: events.arrival_us[row],
+        reason,
+        detail: detail.to_owned(),
+        schema_id,
+        key,
+        payload,
+    }
+}

@@ -1,0 +1,324 @@
+//! A pipeline: one source, some workers, many lanes; its tables and its health.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use legwork_codec::Decoder;
+use legwork_types::{
+    BatchSnapshot, LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture, Table, TableSnapshot,
+};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
+
+use crate::lane::Lane;
+use crate::record_log::Space;
+use crate::reference::ReferenceTables;
+use crate::stream_lane::StreamLane;
+use crate::worker::{Command, Done, Worker};
+use crate::{LaneConfig, LogSource, PartitionReader, PipelineMetrics, SourceEvent, TopicConfig, rows};
+
+/// How long one poll of the source waits.
+const POLL: Duration = Duration::from_millis(100);
+/// How often offsets are stored for monitoring.
+const COMMIT_EVERY: Duration = Duration::from_secs(5);
+
+/// A running pipeline. Dropping it stops it.
+pub struct Pipeline {
+    shared: Arc<Shared>,
+    control: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("n_workers", &self.shared.workers.len()).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    config: Arc<LaneConfig>,
+    topics: HashMap<Arc<str>, TopicConfig>,
+    workers: Vec<Worker>,
+    space: Arc<Space>,
+    metrics: PipelineMetrics,
+    health: Mutex<Health>,
+    reference: RwLock<ReferenceTables>,
+    is_stopping: AtomicBool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Health {
+    troubles: BTreeMap<String, String>,
+    fatal: Option<String>,
+    n_lanes: usize,
+}
+
+/// Whether a pipeline does its work, and why not.
+#[derive(Clone, Debug)]
+pub struct PipelineHealth {
+    /// Lanes that it owns.
+    pub n_lanes: usize,
+    /// Hops that do not answer, with what to do.
+    pub troubles: BTreeMap<String, String>,
+    /// It cannot go on at all.
+    pub fatal: Option<String>,
+    /// Lanes that wait or have halted.
+    pub lanes: Vec<LaneStatus>,
+}
+
+impl Pipeline {
+    /// Starts reading. `n_workers` threads run the lanes.
+    ///
+    /// *Errors:* when threads cannot be started.
+    pub fn start(
+        config: LaneConfig,
+        topics: Vec<TopicConfig>,
+        n_workers: usize,
+        source: Box<dyn LogSource>,
+        metrics: PipelineMetrics,
+    ) -> std::io::Result<Pipeline> {
+        let workers =
+            (0..n_workers.max(1)).map(|idx| Worker::start(format!("lanes-{idx}"))).collect::<std::io::Result<Vec<_>>>()?;
+        let shared = Arc::new(Shared {
+            space: Space::open(&config.spill),
+            config: Arc::new(config),
+            topics: topics.into_iter().map(|topic| (topic.name.clone(), topic)).collect(),
+            workers,
+            metrics,
+            health: Mutex::default(),
+            reference: RwLock::default(),
+            is_stopping: AtomicBool::new(false),
+        });
+        let control = Control { shared: shared.clone(), source };
+        let control = thread::Builder::new().name("source".to_owned()).spawn(move || control.run())?;
+        Ok(Pipeline { shared, control: Some(control) })
+    }
+
+    /// The tables, for SQL.
+    pub fn tables(&self) -> Arc<dyn LiveTables> {
+        Arc::new(PipelineTables { shared: self.shared.clone() })
+    }
+
+    /// Reference tables that come from files and win over those from topics.
+    pub fn set_reference(&self, tables: ReferenceTables) {
+        *self.shared.reference.write() = tables;
+    }
+
+    /// Something that does the same later.
+    pub fn reference_setter(&self) -> impl Fn(ReferenceTables) + Clone + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move |tables| *shared.reference.write() = tables
+    }
+
+    /// How it does.
+    pub fn health(&self) -> PipelineHealth {
+        self.shared.health()
+    }
+
+    /// Something that asks for the health later.
+    pub fn health_probe(&self) -> impl Fn() -> PipelineHealth + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move || shared.health()
+    }
+
+    /// Stops reading, lets the lanes go, leaves the group.
+    pub fn stop(mut self) {
+        self.stop_now();
+    }
+
+    fn stop_now(&mut self) {
+        self.shared.is_stopping.store(true, Ordering::Release);
+        if let Some(control) = self.control.take()
+            && control.join().is_err()
+        {
+            tracing::error!("the source's thread ended with a panic");
+        }
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.stop_now();
+    }
+}
+
+impl Shared {
+    fn health(&self) -> PipelineHealth {
+        let health = self.health.lock().clone();
+        let mut lanes = Vec::new();
+        for worker in &self.workers {
+            let progress = worker.progress.lock();
+            lanes.extend(progress.statuses.iter().filter(|lane| lane.state != LaneState::Running).cloned());
+        }
+        PipelineHealth { n_lanes: health.n_lanes, troubles: health.troubles, fatal: health.fatal, lanes }
+    }
+
+    /// Lanes of one topic are spread over the workers.
+    fn worker(&self, partition: i32) -> &Worker {
+        &self.workers[partition.unsigned_abs() as usize % self.workers.len()]
+    }
+
+    fn add(&self, reader: Box<dyn PartitionReader>) {
+        let Some(topic) = self.topics.get(reader.topic()) else {
+            tracing::error!(topic = %reader.topic(), "a partition of a topic that was not asked for was assigned; it is not read");
+            return;
+        };
+        let worker = self.worker(reader.partition());
+        let lane = Lane::new(
+            topic.kind,
+            (topic.name.clone(), reader.partition()),
+            topic.past_max_us,
+            topic.dead_letter_topic.clone(),
+            self.config.clone(),
+            &self.space,
+            Some(self.metrics.clone()),
+        );
+        let decoder = Decoder::new(topic.kind, topic.format.clone(), self.config.message_bytes_max);
+        let lane = StreamLane::new(lane, reader, decoder, self.config.clone(), worker.waker());
+        if worker.send(Command::Add(Box::new(lane))) {
+            self.health.lock().n_lanes += 1;
+        }
+    }
+}
+
+/// The thread that polls the source.
+struct Control {
+    shared: Arc<Shared>,
+    source: Box<dyn LogSource>,
+}
+
+impl Control {
+    fn run(mut self) {
+        let mut last_commit = Instant::now();
+        while !self.shared.is_stopping.load(Ordering::Acquire) {
+            for event in self.source.poll(POLL) {
+                self.handle(event);
+            }
+            if last_commit.elapsed() >= COMMIT_EVERY {
+                last_commit = Instant::now();
+                self.commit();
+            }
+        }
+        for worker in &self.shared.workers {
+            worker.stop();
+        }
+        self.commit();
+        self.source.close();
+    }
+
+    fn handle(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Assigned(readers) => {
+                tracing::info!(n_partitions = readers.len(), "partitions assigned");
+                for reader in readers {
+                    self.shared.add(reader);
+                }
+            }
+            SourceEvent::Revoked { partitions, done } => {
+                tracing::info!(n_partitions = partitions.len(), "partitions revoked");
+                let n_lanes = &mut self.shared.health.lock().n_lanes;
+                *n_lanes = n_lanes.saturating_sub(partitions.len());
+                let done = Done::new(done);
+                for worker in &self.shared.workers {
+                    worker.send(Command::Drop(partitions.clone(), done.clone()));
+                }
+            }
+            SourceEvent::Trouble { hop, message } => {
+                tracing::warn!(%hop, "{message}");
+                self.shared.health.lock().troubles.insert(hop, message);
+            }
+            SourceEvent::Recovered { hop } => {
+                if self.shared.health.lock().troubles.remove(&hop).is_some() {
+                    tracing::info!(%hop, "answers again");
+                }
+            }
+            SourceEvent::Fatal { message } => {
+                tracing::error!("{message}");
+                self.shared.health.lock().fatal = Some(message);
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        let offsets: Vec<_> = self
+            .shared
+            .workers
+            .iter()
+            .flat_map(|worker| worker.progress.lock().next_offsets.clone())
+            .map(|((topic, partition), next_offset)| (topic, partition, next_offset))
+            .collect();
+        if !offsets.is_empty() {
+            self.source.commit(&offsets);
+        }
+    }
+}
+
+#[derive(Clone)]
+struct PipelineTables {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for PipelineTables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PipelineTables")
+    }
+}
+
+impl PipelineTables {
+    /// Asks every worker and waits for all answers.
+    fn ask<T: Send + 'static>(
+        &self,
+        command: impl Fn(oneshot::Sender<Vec<T>>) -> Command,
+    ) -> impl Future<Output = Result<Vec<T>, LiveError>> + Send + use<T> {
+        let replies: Vec<_> = self
+            .shared
+            .workers
+            .iter()
+            .map(|worker| {
+                let (sender, receiver) = oneshot::channel();
+                worker.send(command(sender)).then_some(receiver)
+            })
+            .collect();
+        async move {
+            let mut answers = Vec::new();
+            for reply in replies {
+                let reply = reply.ok_or(LiveError::ShuttingDown)?;
+                answers.extend(reply.await.map_err(|_| LiveError::ShuttingDown)?);
+            }
+            Ok(answers)
+        }
+    }
+}
+
+impl LiveTables for PipelineTables {
+    fn snapshot(&self, table: &str) -> SnapshotFuture {
+        if let Some(snapshot) = self.shared.reference.read().get(table) {
+            return Box::pin(std::future::ready(Ok(vec![snapshot])));
+        }
+        if table == Table::PipelineLanes.name() {
+            let statuses = self.ask(Command::Statuses);
+            return Box::pin(async move {
+                let mut statuses = statuses.await?;
+                statuses.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+                Ok(vec![of_batch(rows::pipeline_lanes(&statuses))])
+            });
+        }
+        Box::pin(self.ask(|reply| Command::Snapshot(table.to_owned(), reply)))
+    }
+
+    fn lookup(&self, lookup: Lookup) -> SnapshotFuture {
+        let batches = self.ask(|reply| Command::Lookup(lookup.clone(), reply));
+        Box::pin(async move { Ok(batches.await?.into_iter().map(of_batch).collect()) })
+    }
+
+    fn newest_event_time_us(&self) -> Option<i64> {
+        self.shared.workers.iter().filter_map(|worker| worker.progress.lock().newest_us).max()
+    }
+}
+
+/// A snapshot of one batch.
+pub(crate) fn of_batch(batch: arrow::array::RecordBatch) -> Arc<dyn TableSnapshot> {
+    Arc::new(BatchSnapshot::new(batch.schema(), vec![batch]))
+}

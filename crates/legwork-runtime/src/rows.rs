@@ -1,0 +1,104 @@
+//! Rows of the tables that every lane fills.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use legwork_types::{EventBatch, LaneStatus, Reject, Table};
+
+/// The rows of 0..n that are not among `refused`, which ascends.
+pub(crate) fn others(n_rows: usize, refused: &[u32]) -> Vec<u32> {
+    let mut refused = refused.iter().copied().peekable();
+    let n_rows = u32::try_from(n_rows).expect("a batch has fewer than 2^32 rows");
+    (0..n_rows).filter(|row| refused.next_if_eq(row).is_none()).collect()
+}
+
+fn times(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+}
+
+fn table(table: Table, columns: Vec<ArrayRef>) -> RecordBatch {
+    RecordBatch::try_new(table.schema(), columns).expect("columns were made for this table")
+}
+
+/// Rows of `rejected_events`.
+pub(crate) fn rejected_events(topic: &str, partition: i32, rejects: &[Reject]) -> RecordBatch {
+    let n_rows = rejects.len();
+    table(
+        Table::RejectedEvents,
+        vec![
+            Arc::new(StringArray::from(vec![topic; n_rows])),
+            Arc::new(Int64Array::from(vec![i64::from(partition); n_rows])),
+            Arc::new(Int64Array::from_iter_values(rejects.iter().map(|r| r.offset))),
+            times(rejects.iter().map(|r| Some(r.arrival_us))),
+            Arc::new(StringArray::from_iter_values(rejects.iter().map(|r| r.reason.as_str()))),
+            Arc::new(StringArray::from_iter_values(rejects.iter().map(|r| &r.detail))),
+            Arc::new(rejects.iter().map(|r| r.schema_id.map(i64::from)).collect::<Int64Array>()),
+            Arc::new(rejects.iter().map(|r| r.key.as_deref()).collect::<BinaryArray>()),
+            Arc::new(BinaryArray::from_iter_values(rejects.iter().map(|r| &r.payload))),
+        ],
+    )
+}
+
+/// Each row of a batch as one line of JSON.
+pub(crate) fn json_lines(columns: &RecordBatch) -> Vec<String> {
+    let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+    let written = writer.write(columns).and_then(|()| writer.finish());
+    let bytes = writer.into_inner();
+    match written {
+        Ok(()) => String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect(),
+        // A column that JSON cannot hold: the row is still listed, by its origin.
+        Err(_) => vec!["{}".to_owned(); columns.num_rows()],
+    }
+}
+
+/// Rows of `late_events`.
+pub(crate) fn late_events(events: &EventBatch) -> RecordBatch {
+    let n_rows = events.n_rows();
+    let key = events.columns.schema().index_of(events.kind.key()).expect("a kind's key is one of its columns");
+    table(
+        Table::LateEvents,
+        vec![
+            Arc::new(StringArray::from(vec![&*events.topic; n_rows])),
+            Arc::new(Int64Array::from(vec![i64::from(events.partition); n_rows])),
+            Arc::new(Int64Array::from(events.offsets.clone())),
+            times(events.arrival_us.iter().map(|&time| Some(time))),
+            Arc::new(StringArray::from(vec![events.kind.name(); n_rows])),
+            events.columns.column(key).clone(),
+            times(events.event_time_us().iter().map(|&time| Some(time))),
+            Arc::new(StringArray::from(json_lines(&events.columns))),
+        ],
+    )
+}
+
+/// Rows of `pipeline_lanes`.
+pub(crate) fn pipeline_lanes(lanes: &[LaneStatus]) -> RecordBatch {
+    let counts = |of: fn(&LaneStatus) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(lanes.iter().map(of))) };
+    let lag = |lane: &LaneStatus| lane.end_offset.map(|end| (end - lane.next_offset).max(0));
+    table(
+        Table::PipelineLanes,
+        vec![
+            Arc::new(StringArray::from_iter_values(lanes.iter().map(|l| &*l.topic))),
+            counts(|l| i64::from(l.partition)),
+            Arc::new(StringArray::from_iter_values(lanes.iter().map(|l| l.state.as_str()))),
+            Arc::new(StringArray::from_iter_values(lanes.iter().map(|l| &l.detail))),
+            Arc::new(StringArray::from_iter_values(lanes.iter().map(|l| &*l.owner))),
+            counts(|l| l.next_offset),
+            Arc::new(lanes.iter().map(|l| l.end_offset).collect::<Int64Array>()),
+            Arc::new(lanes.iter().map(lag).collect::<Int64Array>()),
+            times(lanes.iter().map(|l| l.watermark_us)),
+            times(lanes.iter().map(|l| l.last_event_time_us)),
+            Arc::new(lanes.iter().map(|l| Some(l.is_idle)).collect::<BooleanArray>()),
+            Arc::new(lanes.iter().map(|l| l.checkpoint_seq).collect::<Int64Array>()),
+            counts(|l| l.n_read),
+            counts(|l| l.n_accepted),
+            counts(|l| l.n_late),
+            counts(|l| l.n_rejected),
+            counts(|l| l.n_duplicates),
+            counts(|l| l.n_tombstones),
+            counts(|l| l.n_reordered),
+            counts(|l| l.n_misrouted),
+        ],
+    )
+}

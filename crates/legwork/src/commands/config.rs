@@ -1,0 +1,16 @@
+//! `legwork config`: what is in force, and what there is.
+
+use std::io::Write;
+
+use anyhow::Result;
+
+use crate::args::ConfigCommand;
+use crate::config;
+
+pub(crate) fn run(command: ConfigCommand) -> Result<()> {
+    let text = match command {
+        ConfigCommand::Print(args) => config::masked(&config::load(&args.overrides())?)?,
+        ConfigCommand::Schema => serde_json::to_string_pretty(&config::schema())? + "\n",
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}

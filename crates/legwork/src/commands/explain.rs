@@ -1,0 +1,29 @@
+//! `legwork explain`: a distance, ping by ping.
+
+use anyhow::Result;
+
+use crate::args::ExplainArgs;
+use crate::exit::Failure;
+use crate::{config, topics};
+
+pub(crate) async fn run(args: ExplainArgs) -> Result<()> {
+    let mut config = config::load(&args.config.overrides())?;
+    if config.log.level == "info" {
+        config.log.level = "warn".to_owned();
+    }
+    super::start_logging(&config)?;
+    for time in [&args.from, &args.to] {
+        topics::parse_time(time).map_err(Failure::Usage)?;
+    }
+    let text = |value: &str| format!("'{}'", value.replace('\'', "''"));
+    let sql = format!(
+        "SELECT * FROM explain_track({}, {}, {}) ORDER BY event_time",
+        text(&args.device),
+        text(&args.from),
+        text(&args.to)
+    );
+    if args.files.input.is_empty() {
+        return super::sql::over_wire(&args.url, &sql, None, args.format).await;
+    }
+    super::sql::over_files(&config, &args.files, &sql, None, args.format).await
+}

@@ -1,0 +1,86 @@
+//! One module a command.
+
+mod check;
+mod config;
+mod demo;
+mod explain;
+mod publish;
+mod registry;
+mod replay;
+mod schemas;
+mod simulate;
+mod sql;
+mod tap;
+mod up;
+
+use std::future::Future;
+
+use anyhow::{Context, Result};
+
+use crate::args::{Args, Command};
+use crate::config::{Config, LogFormat};
+
+/// Runs a command to its end.
+pub(crate) fn run(args: Args) -> Result<()> {
+    match args.command {
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Up(args) => block_on(up::run(args, true)),
+        Command::Run(args) => block_on(up::run(args, false)),
+        Command::Sql(args) => block_on(sql::run(args)),
+        Command::Explain(args) => block_on(explain::run(args)),
+        Command::Replay(args) => block_on(replay::run(args)),
+        Command::Simulate(args) => block_on(simulate::run(args)),
+        Command::Check(args) => block_on(check::run(args)),
+        Command::Config(command) => config::run(command),
+        Command::Schemas(command) => block_on(schemas::run(command)),
+        Command::Registry(args) => block_on(registry::run(args)),
+        Command::Tap(args) => block_on(tap::run(args)),
+    }
+}
+
+fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("legwork")
+        // Planning a large statement in the optimiser recurses deeply.
+        .thread_stack_size(8 << 20)
+        .build()
+        .context("starting the runtime")?;
+    let done = runtime.block_on(command);
+    // A blocking call that does not end must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    done
+}
+
+/// Log lines go to stderr, as text or JSON.
+pub(crate) fn start_logging(config: &Config) -> Result<()> {
+    use tracing_subscriber::EnvFilter;
+    let level = &config.log.level;
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| crate::config::ConfigError(format!("log.level {level:?} is wrong: {error}")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match config.log.format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("starting the log: {error}"))
+}
+
+/// Resolves when SIGINT or SIGTERM comes. A second signal ends the process at once.
+pub(crate) async fn stop_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! `legwork schemas`: the schemas of all events and reference records.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use legwork_types::Kind;
+
+use crate::args::SchemasCommand;
+use crate::{config, topics};
+
+pub(crate) async fn run(command: SchemasCommand) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        SchemasCommand::List { avro: Some(kind) } => out.write_all(kind.avro().as_bytes())?,
+        SchemasCommand::List { avro: None } => {
+            writeln!(out, "{:<20} {:<26} {:<14} record", "kind", "topic", "key")?;
+            for kind in Kind::ALL {
+                writeln!(out, "{:<20} {:<26} {:<14} legwork.v1.{}", kind.name(), kind.topic(), kind.key(), kind.record())?;
+            }
+        }
+        SchemasCommand::Register(args) => {
+            let config = config::load(&args.overrides())?;
+            super::start_logging(&config)?;
+            let registry = topics::registry(&config, tokio::runtime::Handle::current())?;
+            for kind in Kind::ALL {
+                let settings = config.topics.of(kind);
+                if !settings.enabled || settings.format != config::Format::Avro {
+                    continue;
+                }
+                for topic in settings.names.unwrap_or_else(|| vec![kind.topic().to_owned()]) {
+                    let subject = format!("{topic}-value");
+                    let id = registry
+                        .register(&subject, kind.avro())
+                        .await
+                        .with_context(|| format!("registering {subject}"))?;
+                    writeln!(out, "{subject}: id {id}")?;
+                }
+            }
+        }
+    }
+    Ok(out.flush()?)
+}

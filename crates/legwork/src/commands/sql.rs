@@ -1,0 +1,225 @@
+//! `legwork sql`: statements over a running Legwork, or over files run through the same lanes.
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use legwork_codec::files::FileInput;
+use legwork_query::{Engine, NowSource, QueryOptions, SqlEngine};
+use legwork_runtime::{RawEvents, ReferenceDir, ReferenceTables, run_files};
+use legwork_types::Kind;
+
+use crate::args::{InputArgs, SqlArgs};
+use crate::config::{self, Config};
+use crate::exit::Failure;
+use crate::output::{self, Format};
+use crate::service::{query_options, wall_clock_us};
+use crate::topics;
+
+/// Rows of one batch read from a file.
+const BATCH_ROWS: usize = 32_768;
+
+pub(crate) async fn run(args: SqlArgs) -> Result<()> {
+    let mut overrides = args.config.overrides();
+    if let Some(window) = args.window {
+        overrides.set.push(("time.window".to_owned(), toml::Value::String(window.to_string())));
+    }
+    let mut config = config::load(&overrides)?;
+    if overrides.set.iter().all(|(key, _)| key != "log.level") && config.log.level == "info" {
+        // A command that answers one question says nothing else unless something is wrong.
+        config.log.level = "warn".to_owned();
+    }
+    super::start_logging(&config)?;
+    let sql = statement(args.sql)?;
+    if args.files.input.is_empty() {
+        return over_wire(&args.url, &sql, args.as_of.as_deref(), args.format).await;
+    }
+    over_files(&config, &args.files, &sql, args.as_of.as_deref(), args.format).await
+}
+
+fn statement(argument: Option<String>) -> Result<String> {
+    match argument.as_deref() {
+        Some(sql) if sql != "-" => Ok(sql.to_owned()),
+        None if std::io::stdin().is_terminal() => {
+            bail!(Failure::Usage("no statement: give one, such as legwork sql 'SELECT * FROM rep_activity LIMIT 10'".to_owned()))
+        }
+        _ => {
+            let mut sql = String::new();
+            std::io::stdin().read_to_string(&mut sql).context("reading the statement from stdin")?;
+            Ok(sql)
+        }
+    }
+}
+
+/// Runs files through the lanes, then asks them.
+pub(crate) async fn over_files(config: &Config, files: &InputArgs, sql: &str, as_of: Option<&str>, format: Format) -> Result<()> {
+    let mut options = QueryOptions { now: NowSource::Event, rows_max: usize::MAX, result_bytes_max: usize::MAX, ..query_options(config)? };
+    options.timeout = Duration::from_secs(24 * 3_600);
+    if let Some(as_of) = as_of {
+        options.now = NowSource::Fixed(topics::parse_time(as_of).map_err(Failure::Usage)?);
+    }
+    // A statement that is refused or wrong need not wait for the files.
+    legwork_query::check(sql)?;
+    let config = config.clone();
+    let inputs = inputs(&files.input, &files.map)?;
+    let wants_pings = sql.to_lowercase().contains(Kind::Gps.table());
+    let tables = tokio::task::spawn_blocking(move || run_inputs(&config, inputs, wants_pings)).await??;
+    let engine = SqlEngine::new(tables, options)?;
+    let session = engine.session();
+    let result = session.query(sql).await?;
+    output::print(format, result.schema.clone(), result.batches, std::io::stdout()).await
+}
+
+fn run_inputs(
+    config: &Config,
+    inputs: Vec<FileInput>,
+    wants_pings: bool,
+) -> Result<Arc<dyn legwork_types::LiveTables>> {
+    let mut lanes = topics::lanes(config);
+    if !wants_pings {
+        lanes.raw_events = RawEvents::Only(Kind::events().filter(|&kind| kind != Kind::Gps).collect());
+    }
+    let scratch = tempfile::tempdir().context("making a folder for what does not fit into memory")?;
+    scratch.path().clone_into(&mut lanes.spill.dir);
+    let (mut reference, inputs) = reference_inputs(config, inputs)?;
+    for name in inputs.1 {
+        reference.forget(name);
+    }
+    let bar = progress_bar();
+    let tables = run_files(inputs.0, lanes, reference, &mut |progress| {
+        bar.set_length(progress.bytes_total);
+        bar.set_position(progress.bytes_read);
+        bar.set_message(format!("{} events", progress.n_events));
+    });
+    bar.finish_and_clear();
+    // The folder must outlive the tables, which read what was moved there: the process ends with this command.
+    let _kept = scratch.keep();
+    Ok(tables?)
+}
+
+type Inputs = (Vec<FileInput>, Vec<Kind>);
+
+/// Reference data from the folder of the configuration; a file given for the same kind replaces it.
+fn reference_inputs(config: &Config, inputs: Vec<FileInput>) -> Result<(ReferenceTables, Inputs)> {
+    let (tables, errors) = ReferenceDir::new(config.reference.dir.clone()).refresh(wall_clock_us());
+    for error in errors {
+        tracing::warn!("{error}");
+    }
+    let given = inputs.iter().map(|input| input.kind).filter(|kind| kind.is_reference()).collect();
+    Ok((tables.unwrap_or_default(), (inputs, given)))
+}
+
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{wide_bar} {percent:>3}%  {bytes}/{total_bytes}  {msg}  {elapsed}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// Each file with those of the mappings that concern it.
+pub(crate) fn inputs(files: &[(Kind, PathBuf)], map: &[(String, String)]) -> Result<Vec<FileInput>> {
+    let mut used = vec![false; map.len()];
+    let mut inputs = Vec::new();
+    for (kind, path) in files {
+        let mut own = Vec::new();
+        for (idx, (field, column)) in map.iter().enumerate() {
+            let field = match field.split_once('.') {
+                Some((prefix, field)) => match prefix.parse::<Kind>() {
+                    Ok(prefix) if prefix == *kind => field,
+                    _ => continue,
+                },
+                None => field,
+            };
+            if kind.schema().index_of(field).is_ok() || files.len() == 1 {
+                used[idx] = true;
+                own.push((field.to_owned(), column.clone()));
+            }
+        }
+        inputs.push(FileInput { kind: *kind, path: path.clone(), map: own, arrival_us: wall_clock_us(), batch_rows: BATCH_ROWS });
+    }
+    if let Some(idx) = used.iter().position(|used| !used) {
+        bail!(Failure::Usage(format!("--map {}={}: no input has a field {}", map[idx].0, map[idx].1, map[idx].0)));
+    }
+    Ok(inputs)
+}
+
+/// Asks a running Legwork.
+pub(crate) async fn over_wire(url: &str, sql: &str, as_of: Option<&str>, format: Format) -> Result<()> {
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return over_postgres(url, sql, as_of, format).await;
+    }
+    if !url.starts_with("http://") {
+        bail!(Failure::Usage(format!("{url:?} is no address of Legwork: expected http://host:port or postgres://host:port")));
+    }
+    let endpoint = format!("{}/v1/sql", url.trim_end_matches('/'));
+    let mut body = serde_json::json!({ "sql": sql });
+    if let Some(as_of) = as_of {
+        body["as_of"] = as_of.into();
+    }
+    let response = reqwest::Client::new()
+        .post(&endpoint)
+        .header("accept", "application/vnd.apache.arrow.stream")
+        .json(&body)
+        .send()
+        .await
+        .map_err(|error| Failure::Temporary(format!("{url} does not answer: is `legwork demo` or `legwork up` running? ({error})")))?;
+    if !response.status().is_success() {
+        let text = response.text().await.unwrap_or_default();
+        let detail = serde_json::from_str::<serde_json::Value>(&text)
+            .ok()
+            .and_then(|problem| Some(problem["detail"].as_str()?.to_owned()))
+            .unwrap_or(text);
+        bail!("{detail}");
+    }
+    let bytes = response.bytes().await.context("reading the answer")?;
+    let reader = arrow::ipc::reader::StreamReader::try_new(std::io::Cursor::new(bytes), None)?;
+    let schema = reader.schema();
+    output::print(format, schema, futures::stream::iter(reader), std::io::stdout()).await
+}
+
+/// Over the PostgreSQL protocol values come as text.
+async fn over_postgres(url: &str, sql: &str, as_of: Option<&str>, format: Format) -> Result<()> {
+    use arrow::array::{RecordBatch, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use tokio_postgres::SimpleQueryMessage;
+
+    if matches!(format, Format::Arrow | Format::Parquet) {
+        bail!(Failure::Usage("over postgres:// values come as text: use the http:// address for --format arrow or parquet".to_owned()));
+    }
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .map_err(|error| Failure::Temporary(format!("the PostgreSQL address does not answer: {error}")))?;
+    let connection = tokio::spawn(connection);
+    if let Some(as_of) = as_of {
+        client.simple_query(&format!("SET legwork.as_of = '{}'", as_of.replace('\'', "''"))).await?;
+    }
+    let mut names: Vec<String> = Vec::new();
+    let mut rows: Vec<Vec<Option<String>>> = Vec::new();
+    for message in client.simple_query(sql).await.map_err(postgres_error)? {
+        match message {
+            SimpleQueryMessage::RowDescription(columns) => names = columns.iter().map(|column| column.name().to_owned()).collect(),
+            SimpleQueryMessage::Row(row) => rows.push((0..row.len()).map(|idx| row.get(idx).map(str::to_owned)).collect()),
+            _ => {}
+        }
+    }
+    drop(client);
+    connection.abort();
+    let schema = Arc::new(Schema::new(names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>()));
+    let columns = (0..names.len())
+        .map(|idx| Arc::new(rows.iter().map(|row| row[idx].as_deref()).collect::<StringArray>()) as _)
+        .collect();
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
+    output::print(format, schema, futures::stream::iter([Ok::<_, arrow::error::ArrowError>(batch)]).boxed(), std::io::stdout()).await
+}
+
+fn postgres_error(error: tokio_postgres::Error) -> anyhow::Error {
+    match error.as_db_error() {
+        Some(db) => anyhow::anyhow!("{}", db.message()),
+        None => error.into(),
+    }
+}

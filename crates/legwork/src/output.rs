@@ -1,0 +1,84 @@
+//! Rows on stdout: as a table, CSV, JSON, Arrow or Parquet.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::writer::StreamWriter;
+use arrow::util::pretty::pretty_format_batches_with_schema;
+use clap::ValueEnum;
+use futures::{Stream, StreamExt};
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table to read.
+    Table,
+    /// Comma-separated values with a header.
+    Csv,
+    /// An array of objects.
+    Json,
+    /// An Arrow IPC stream.
+    Arrow,
+    /// A Parquet file.
+    Parquet,
+}
+
+/// Prints all batches; those of a table are collected first, to know its widths.
+pub(crate) async fn print<E>(
+    format: Format,
+    schema: SchemaRef,
+    batches: impl Stream<Item = Result<RecordBatch, E>>,
+    out: impl Write + Send,
+) -> Result<()>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let mut out = io::BufWriter::new(out);
+    let mut batches = std::pin::pin!(batches);
+    match format {
+        Format::Table => {
+            let mut all = Vec::new();
+            while let Some(batch) = batches.next().await {
+                all.push(batch?);
+            }
+            writeln!(out, "{}", pretty_format_batches_with_schema(schema, &all)?)?;
+            let n_rows: usize = all.iter().map(RecordBatch::num_rows).sum();
+            writeln!(out, "({n_rows} row{})", if n_rows == 1 { "" } else { "s" })?;
+        }
+        Format::Csv => {
+            let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut out);
+            writer.write(&RecordBatch::new_empty(schema))?;
+            while let Some(batch) = batches.next().await {
+                writer.write(&batch?)?;
+            }
+        }
+        Format::Json => {
+            let mut writer = arrow::json::WriterBuilder::new()
+                .with_explicit_nulls(true)
+                .build::<_, arrow::json::writer::JsonArray>(&mut out);
+            while let Some(batch) = batches.next().await {
+                writer.write(&batch?)?;
+            }
+            writer.finish()?;
+            drop(writer);
+            writeln!(out)?;
+        }
+        Format::Arrow => {
+            let mut writer = StreamWriter::try_new(&mut out, &schema)?;
+            while let Some(batch) = batches.next().await {
+                writer.write(&batch?)?;
+            }
+            writer.finish()?;
+        }
+        Format::Parquet => {
+            let mut writer = parquet::arrow::ArrowWriter::try_new(&mut out, schema, None)?;
+            while let Some(batch) = batches.next().await {
+                writer.write(&batch?)?;
+            }
+            writer.close()?;
+        }
+    }
+    out.flush().context("writing to stdout")
+}

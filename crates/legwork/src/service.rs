@@ -1,0 +1,309 @@
+//! The pipeline with its servers, as `up`, `run` and `demo` start it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use legwork_kafka::{DeadLetters, KafkaSource, ProducerConfig};
+use legwork_query::{Engine, NowSource, QueryOptions, SqlEngine, WeekStart};
+use legwork_runtime::{DeadLetterSink, Pipeline, PipelineHealth, PipelineMetrics, ReferenceDir, ReferenceTables};
+use legwork_server::http::{HttpState, router};
+use legwork_server::metrics::{BusinessMetrics, MetricsOptions};
+use legwork_server::postgres::{self, PostgresLimits};
+use legwork_server::{Readiness, ReadinessReport};
+use legwork_types::{LaneState, LiveTables};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{Config, ConfigError};
+use crate::topics;
+
+/// How often the folder of reference files is looked at.
+const REFERENCE_EVERY: Duration = Duration::from_secs(2);
+/// How long servers may take to end their connections.
+const SERVERS_END_MAX: Duration = Duration::from_secs(3);
+
+/// Where to reach what runs; the ready line.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Addresses {
+    pub(crate) kafka: String,
+    pub(crate) registry: String,
+    pub(crate) http: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) postgres: Option<String>,
+}
+
+/// A running pipeline with its servers.
+pub(crate) struct Service {
+    pub(crate) addresses: Addresses,
+    pub(crate) tables: Arc<dyn LiveTables>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pipeline: Pipeline,
+    dead_letters: Option<Arc<DeadLetters>>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Service {
+    /// Starts everything. With `has_sql` false there are only health and metrics.
+    pub(crate) async fn start(config: &Config, has_sql: bool, fixed_reference: Option<ReferenceTables>) -> Result<Service> {
+        warn_of_unused(config);
+        let prometheus = prometheus::Registry::new();
+        build_info(&prometheus)?;
+        let http = bind("http.listen", &config.http.listen).await?;
+        let postgres = if has_sql { Some(bind("postgres.listen", &config.postgres.listen).await?) } else { None };
+
+        let registry = topics::registry(config, tokio::runtime::Handle::current())?;
+        let topic_configs = topics::topics(config, &registry);
+        let source = topics::kafka(config, &topic_configs)?;
+        let dead_letters = dead_letters(config)?;
+        let mut lanes = topics::lanes(config);
+        lanes.dead_letters = dead_letters.clone().map(|letters| Arc::new(Letters(letters)) as Arc<dyn DeadLetterSink>);
+        let metrics = PipelineMetrics::register(&prometheus)?;
+        let source = KafkaSource::new(source, None).map_err(|error| ConfigError(format!("kafka: {error}")))?;
+        let n_workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let pipeline = Pipeline::start(lanes, topic_configs, n_workers, Box::new(source), metrics)?;
+        let tables = pipeline.tables();
+        let engine: Arc<dyn Engine> = Arc::new(SqlEngine::new(tables.clone(), query_options(config)?)?);
+
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        match fixed_reference {
+            Some(reference) => pipeline.set_reference(reference),
+            None => follow_reference(config, &pipeline, &mut tasks, stopped.clone()),
+        }
+        let ready = Ready { probe: Box::new(pipeline.health_probe()), config: config.clone() };
+        let addresses = Addresses {
+            kafka: config.kafka.bootstrap.clone(),
+            registry: config.registry.url.clone(),
+            http: format!("http://{}", http.local_addr()?),
+            postgres: postgres.as_ref().map(|listener| listener.local_addr()).transpose()?.map(|addr| format!("postgres://legwork@{addr}/legwork")),
+        };
+        let business = has_sql.then(|| Arc::new(BusinessMetrics::new(engine.clone(), metrics_options(config))));
+        if let Some(business) = &business {
+            let (business, stopped) = (business.clone(), stopped.clone());
+            tasks.spawn(async move { business.run(stopped).await });
+        }
+        let state = HttpState::new(has_sql.then(|| engine.clone()), Arc::new(ready), prometheus, business, config.query.sql_bytes_max.bytes());
+        let mut http_stopped = stopped.clone();
+        tasks.spawn(async move {
+            let stop = async move {
+                // An error means that the sender has gone: time to end as well.
+                let _ = http_stopped.wait_for(|&stop| stop).await;
+            };
+            if let Err(error) = axum::serve(http, router(state)).with_graceful_shutdown(stop).await {
+                tracing::error!(%error, "the HTTP server ended");
+            }
+        });
+        if let Some(listener) = postgres {
+            let (engine, stopped) = (engine.clone(), stopped.clone());
+            let limits = PostgresLimits { sql_bytes_max: config.query.sql_bytes_max.bytes(), ..PostgresLimits::default() };
+            tasks.spawn(async move {
+                if let Err(error) = postgres::serve(listener, engine, stopped, limits).await {
+                    tracing::error!(%error, "the PostgreSQL server ended");
+                }
+            });
+        }
+        Ok(Service { addresses, tables, engine, pipeline, dead_letters, stop, tasks })
+    }
+
+    /// How the pipeline does.
+    pub(crate) fn health(&self) -> PipelineHealth {
+        self.pipeline.health()
+    }
+
+    /// Stops the servers, the lanes, the source, in this order; sends what dead letters are left.
+    pub(crate) async fn stop(mut self) {
+        // Without receivers all servers have ended by themselves.
+        let _ = self.stop.send(true);
+        let servers = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(SERVERS_END_MAX, servers).await.is_err() {
+            self.tasks.abort_all();
+        }
+        let (pipeline, dead_letters) = (self.pipeline, self.dead_letters);
+        let stopped = tokio::task::spawn_blocking(move || {
+            pipeline.stop();
+            if let Some(letters) = dead_letters {
+                let n_left = letters.flush(Duration::from_secs(2));
+                if n_left > 0 {
+                    tracing::warn!(n_left, "dead letters were not acknowledged; they are sent again after the next start");
+                }
+            }
+        });
+        if stopped.await.is_err() {
+            tracing::error!("stopping the pipeline failed");
+        }
+    }
+}
+
+struct Letters(Arc<DeadLetters>);
+
+impl DeadLetterSink for Letters {
+    fn send(&self, dead_letter_topic: &str, source_topic: &str, partition: i32, rejects: &[legwork_types::Reject]) {
+        self.0.send(dead_letter_topic, source_topic, partition, rejects);
+    }
+}
+
+fn dead_letters(config: &Config) -> Result<Option<Arc<DeadLetters>>> {
+    if !config.kafka.dead_letters {
+        return Ok(None);
+    }
+    let producer = ProducerConfig {
+        bootstrap: config.kafka.bootstrap.clone(),
+        options: topics::kafka_options(config)?,
+        ..ProducerConfig::default()
+    };
+    let letters = DeadLetters::new(producer).map_err(|error| ConfigError(format!("kafka: {error}")))?;
+    Ok(Some(Arc::new(letters)))
+}
+
+/// Binds an address that only this machine reaches.
+async fn bind(key: &str, address: &str) -> Result<TcpListener> {
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host(address).await.map_err(|error| ConfigError(format!("{key} {address:?}: {error}")))?.collect();
+    let Some(&address) = addresses.first() else { bail!(ConfigError(format!("{key} {address:?} names no address"))) };
+    postgres::require_loopback(address).map_err(|_| {
+        ConfigError(format!("{key} {address} is not loopback: without authentication only 127.0.0.1 and [::1] are bound"))
+    })?;
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{key} {address} cannot be bound: choose another, or port 0 for any free one"))
+}
+
+/// Keys of the contract that this version takes and does not act on.
+fn warn_of_unused(config: &Config) {
+    let default = Config::default();
+    if config.store.url != default.store.url || config.lake.url.is_some() {
+        tracing::warn!("store.url and lake.url are not used by this version: state and tables are held in memory and rebuilt from the topics after a restart");
+    }
+}
+
+/// The version in metrics.
+fn build_info(registry: &prometheus::Registry) -> Result<()> {
+    let opts = prometheus::Opts::new("legwork_build_info", "Version of this process; always 1.");
+    let gauge = prometheus::IntGaugeVec::new(opts, &["version"])?;
+    gauge.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    registry.register(Box::new(gauge))?;
+    Ok(())
+}
+
+pub(crate) fn query_options(config: &Config) -> Result<QueryOptions, ConfigError> {
+    let query = &config.query;
+    let now = match config.time.now.as_str() {
+        "system" => NowSource::System,
+        "event" => NowSource::Event,
+        time => NowSource::Fixed(
+            topics::parse_time(time).map_err(|error| ConfigError(format!("time.now is wrong: expected system, event or a time; {error}")))?,
+        ),
+    };
+    let week_start = match config.business.week_start.as_str() {
+        "monday" => WeekStart::Monday,
+        "sunday" => WeekStart::Sunday,
+        other => return Err(ConfigError(format!("business.week_start is wrong: expected monday or sunday, found {other:?}"))),
+    };
+    Ok(QueryOptions {
+        concurrency: query.concurrency,
+        timeout: query.timeout.duration(),
+        memory_bytes_max: query.memory_bytes_max.bytes(),
+        rows_max: usize::try_from(query.rows_max).unwrap_or(usize::MAX),
+        result_bytes_max: query.result_bytes_max.bytes(),
+        sql_bytes_max: query.sql_bytes_max.bytes(),
+        now,
+        base_currency: config.business.currency.clone(),
+        calendar: config.business.calendar.clone(),
+        week_start,
+        ..QueryOptions::default()
+    })
+}
+
+fn metrics_options(config: &Config) -> MetricsOptions {
+    MetricsOptions {
+        by_rep: config.metrics.by_rep,
+        series_max: config.metrics.series_max,
+        every: config.metrics.every.duration(),
+    }
+}
+
+/// Reads the reference files now and whenever they change.
+fn follow_reference(config: &Config, pipeline: &Pipeline, tasks: &mut JoinSet<()>, mut stopped: watch::Receiver<bool>) {
+    let mut dir = ReferenceDir::new(config.reference.dir.clone());
+    refresh(&mut dir, pipeline.reference_setter());
+    let set = pipeline.reference_setter();
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(REFERENCE_EVERY) => {}
+                _ = stopped.wait_for(|&stop| stop) => return,
+            }
+            let set = set.clone();
+            let refreshed = tokio::task::spawn_blocking(move || {
+                refresh(&mut dir, set);
+                dir
+            });
+            match refreshed.await {
+                Ok(back) => dir = back,
+                Err(error) => {
+                    tracing::error!(%error, "reference files are not followed any more");
+                    return;
+                }
+            }
+        }
+    });
+}
+
+fn refresh(dir: &mut ReferenceDir, set: impl Fn(ReferenceTables)) {
+    let (tables, errors) = dir.refresh(wall_clock_us());
+    for error in errors {
+        tracing::warn!("{error}; its last good version stays");
+    }
+    if let Some(tables) = tables {
+        tracing::info!(tables = ?tables.names().collect::<Vec<_>>(), "reference files read");
+        set(tables);
+    }
+}
+
+/// The system's clock, microseconds since 1970-01-01 UTC.
+pub(crate) fn wall_clock_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+struct Ready {
+    probe: Box<dyn Fn() -> PipelineHealth + Send + Sync>,
+    config: Config,
+}
+
+impl std::fmt::Debug for Ready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ready")
+    }
+}
+
+impl Readiness for Ready {
+    fn readiness(&self) -> ReadinessReport {
+        reasons((self.probe)(), &self.config)
+    }
+}
+
+/// Why a pipeline is not ready. A topic that nobody wrote down may be missing as long as there is any other to read.
+pub(crate) fn reasons(health: PipelineHealth, config: &Config) -> ReadinessReport {
+    let mut reasons: Vec<String> = health.fatal.into_iter().collect();
+    for (hop, message) in &health.troubles {
+        let topic = hop.strip_prefix("topic ");
+        if health.n_lanes == 0 || topic.is_none_or(|topic| topics::is_explicit(config, topic)) {
+            reasons.push(message.clone());
+        }
+    }
+    if health.n_lanes == 0 && reasons.is_empty() {
+        reasons.push("no partition is assigned yet".to_owned());
+    }
+    for lane in health.lanes {
+        if matches!(lane.state, LaneState::Paused | LaneState::Halted) {
+            reasons.push(format!("lane {}-{} is {}: {}", lane.topic, lane.partition, lane.state.as_str(), lane.detail));
+        }
+    }
+    ReadinessReport::unless(reasons)
+}
