@@ -1,5 +1,30 @@
 //! SQL over live tables: catalog, views, functions, limits.
+//!
+//! What lives here: how a statement is checked, planned, limited and run over [`legwork_types::LiveTables`]. What does not: wires,
+//! authentication, writing of any kind. Invariant: no statement reads a file, opens an address or changes anything but its session.
 
+mod catalog;
+mod check;
+mod clock;
+mod depth;
 mod engine;
+mod error;
+mod functions;
+mod options;
+mod pin;
+mod scan;
+mod session;
+mod settings;
+mod sql_engine;
+mod stream;
+mod table;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
+mod views;
 
+pub use check::{Checked, check};
 pub use engine::{Engine, ErrorKind, QueryError, QueryResult, Session, TableInfo};
+pub use options::{NowSource, QueryOptions, WeekStart};
+pub use session::SqlSession;
+pub use sql_engine::SqlEngine;

@@ -1,0 +1,138 @@
+//! The engine: what all sessions share.
+
+use std::sync::Arc;
+
+use datafusion::common::DataFusionError;
+use datafusion::config::Dialect;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use legwork_types::LiveTables;
+use tokio::sync::Semaphore;
+
+use crate::catalog::{self, Schemas};
+use crate::check::RECURSION_MAX;
+use crate::clock::Clock;
+use crate::error;
+use crate::session::SqlSession;
+use crate::settings::LegworkSettings;
+use crate::{Engine, QueryError, QueryOptions, Session, TableInfo, functions, views};
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub(crate) options: QueryOptions,
+    pub(crate) clock: Clock,
+    pub(crate) permits: Arc<Semaphore>,
+    schemas: Schemas,
+    base: SessionState,
+    tables: Vec<TableInfo>,
+}
+
+impl Shared {
+    pub(crate) fn table_names(&self) -> Vec<String> {
+        self.tables.iter().map(|table| table.name.clone()).collect()
+    }
+}
+
+/// SQL over the live tables of a pipeline.
+#[derive(Clone)]
+pub struct SqlEngine {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for SqlEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqlEngine").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+impl SqlEngine {
+    /// Builds the catalog and plans every view. *Errors:* `Bug` when a view does not plan.
+    pub fn new(live: Arc<dyn LiveTables>, options: QueryOptions) -> Result<SqlEngine, QueryError> {
+        let broken = |error: DataFusionError| error::bug(error.strip_backtrace());
+        let clock = Clock::new(live.clone(), options.now);
+        let schemas = Schemas::default();
+        let mut tables = catalog::add_tables(&schemas, &live);
+        let base = base_state(&schemas, &options, &clock, &live).map_err(broken)?;
+        tables.extend(views::add_views(&schemas, &base, &options)?);
+        tables.sort_by(|a, b| a.name.cmp(&b.name));
+        let permits = Arc::new(Semaphore::new(options.concurrency.max(1)));
+        Ok(SqlEngine { shared: Arc::new(Shared { options, clock, permits, schemas, base, tables }) })
+    }
+
+    /// A session with all that [`Engine::session`] gives and more: parts of a query one by one.
+    pub fn sql_session(&self) -> SqlSession {
+        let builder = SessionStateBuilder::new_from_existing(self.shared.base.clone());
+        // A list that cannot be filled is impossible: the schemas are ours. The base's own list would still be read-only.
+        let builder = match self.shared.schemas.catalog_list() {
+            Ok(list) => builder.with_catalog_list(list),
+            Err(_) => builder,
+        };
+        let context = SessionContext::new_with_state(builder.build());
+        SqlSession::new(self.shared.clone(), context)
+    }
+}
+
+impl Engine for SqlEngine {
+    fn session(&self) -> Arc<dyn Session> {
+        Arc::new(self.sql_session())
+    }
+
+    fn tables(&self) -> BoxFuture<'_, Result<Vec<TableInfo>, QueryError>> {
+        std::future::ready(Ok(self.shared.tables.clone())).boxed()
+    }
+}
+
+fn base_state(
+    schemas: &Schemas,
+    options: &QueryOptions,
+    clock: &Clock,
+    live: &Arc<dyn LiveTables>,
+) -> Result<SessionState, DataFusionError> {
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(options.memory_bytes_max)))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .with_object_store_registry(Arc::new(no_object_stores()?))
+        .build_arc()?;
+    let mut state = SessionStateBuilder::new_with_default_features()
+        .with_config(config(options))
+        .with_runtime_env(runtime)
+        .with_catalog_list(schemas.catalog_list()?)
+        .with_table_factories(Default::default())
+        .with_file_formats(Vec::new())
+        .build();
+    functions::register(&mut state, clock, live)?;
+    Ok(state)
+}
+
+/// A registry without the `file://` that DataFusion puts into new ones.
+fn no_object_stores() -> Result<DefaultObjectStoreRegistry, DataFusionError> {
+    let registry = DefaultObjectStoreRegistry::new();
+    let files = datafusion::execution::object_store::ObjectStoreUrl::local_filesystem();
+    registry.deregister_store(files.as_ref())?;
+    Ok(registry)
+}
+
+fn config(options: &QueryOptions) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(catalog::CATALOG, catalog::PUBLIC)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true);
+    if let Some(n_partitions) = options.target_partitions {
+        config = config.with_target_partitions(n_partitions);
+    }
+    let settings = config.options_mut();
+    settings.sql_parser.dialect = Dialect::PostgreSQL;
+    // Text columns are Utf8: a cast to text should be no other type.
+    settings.sql_parser.map_string_types_to_utf8view = false;
+    if let Ok(limit) = datafusion::common::config::ConfigNonZeroUsize::try_new(RECURSION_MAX) {
+        settings.sql_parser.recursion_limit = limit;
+    }
+    settings.extensions.insert(LegworkSettings::default());
+    config
+}

@@ -1,0 +1,21 @@
+//! Tests over hand-made tables.
+
+mod fake;
+mod sql;
+
+use std::sync::Arc;
+
+use fake::Fake;
+
+use crate::{NowSource, QueryOptions, SqlEngine};
+
+/// 2026-03-02T12:00:00Z, a Monday.
+const NOW_US: i64 = 1_772_452_800_000_000;
+
+fn options() -> QueryOptions {
+    QueryOptions { now: NowSource::Fixed(NOW_US), target_partitions: Some(2), ..QueryOptions::default() }
+}
+
+fn engine(fake: Fake) -> SqlEngine {
+    SqlEngine::new(Arc::new(fake), options()).unwrap()
+}

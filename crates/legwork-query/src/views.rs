@@ -1,0 +1,89 @@
+//! The views: SQL files of this crate, planned when the engine is made.
+//!
+//! A file begins with comment lines `-- name:`, `-- doc:` and `-- key:`; what follows is one query. `{base_currency}`, `{calendar}`
+//! and `{week_start}` stand for the options of those names.
+
+use std::sync::Arc;
+
+use datafusion::datasource::ViewTable;
+use datafusion::execution::SessionState;
+use futures::FutureExt;
+use legwork_types::{Column, ColumnType, Table};
+
+use crate::catalog::{Schemas, is_covered};
+use crate::error;
+use crate::{QueryError, QueryOptions, TableInfo, WeekStart};
+
+/// Files in the order of what they need.
+const FILES: &[&str] = &[
+    include_str!("../views/rep_movement.sql"),
+    include_str!("../views/rep_positions.sql"),
+    include_str!("../views/deals.sql"),
+];
+
+/// What a view is before it is planned.
+struct Definition {
+    name: String,
+    doc: String,
+    key: Vec<String>,
+    sql: String,
+}
+
+/// Plans the views and adds them to `public`. *Errors:* `Bug` with the view's name when one does not plan.
+pub(crate) fn add_views(
+    schemas: &Schemas,
+    state: &SessionState,
+    options: &QueryOptions,
+) -> Result<Vec<TableInfo>, QueryError> {
+    let sums = Table::ALL
+        .iter()
+        .filter(|table| is_covered(**table) && table.def().is_partial)
+        .map(|&table| sum_over_lanes(table));
+    let files = FILES.iter().map(|text| parse(text, options));
+    sums.chain(files).map(|definition| add_view(schemas, state, definition)).collect()
+}
+
+fn add_view(schemas: &Schemas, state: &SessionState, view: Definition) -> Result<TableInfo, QueryError> {
+    let broken = |message: String| error::bug(format!("view {}: {message}", view.name));
+    // The catalog answers at once, so the plan is there when the future is first polled.
+    let planned = state.create_logical_plan(&view.sql).now_or_never();
+    let plan = planned.ok_or_else(|| broken("planning waits for something".to_owned()))?;
+    let plan = plan.map_err(|e| broken(e.strip_backtrace()))?;
+    let table = Arc::new(ViewTable::new(plan, Some(view.sql)));
+    let schema = datafusion::catalog::TableProvider::schema(table.as_ref());
+    schemas.public.add(&view.name, table);
+    Ok(TableInfo { name: view.name, doc: view.doc, is_view: true, schema, key: view.key })
+}
+
+/// Rows of one rep and window may lie in several lanes, each with a part of the counts.
+fn sum_over_lanes(table: Table) -> Definition {
+    let def = table.def();
+    let is_measure = |t: ColumnType| matches!(t, ColumnType::Count | ColumnType::Measure);
+    let (sums, groups): (Vec<&Column>, Vec<&Column>) =
+        def.columns.iter().partition(|column| is_measure(column.column_type));
+    let groups = groups.iter().map(|column| column.name).collect::<Vec<_>>().join(", ");
+    let sums = sums.iter().map(|column| format!("sum({0}) AS {0}", column.name)).collect::<Vec<_>>().join(", ");
+    Definition {
+        name: def.name.to_owned(),
+        doc: def.doc.trim().to_owned(),
+        key: def.key.iter().map(|&column| column.to_owned()).collect(),
+        sql: format!("SELECT {groups}, {sums} FROM lanes.{} GROUP BY {groups}", def.name),
+    }
+}
+
+fn parse(text: &str, options: &QueryOptions) -> Definition {
+    let header = |name: &str| {
+        let prefix = format!("-- {name}:");
+        text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::trim).collect::<Vec<_>>().join(" ")
+    };
+    let week_start = match options.week_start {
+        WeekStart::Monday => "monday",
+        WeekStart::Sunday => "sunday",
+    };
+    let sql = text
+        .replace("{base_currency}", &options.base_currency.replace('\'', "''"))
+        .replace("{calendar}", &options.calendar.replace('\'', "''"))
+        .replace("{week_start}", week_start);
+    let key = header("key").split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
+    Definition { name: header("name"), doc: header("doc"), key, sql }
+}
