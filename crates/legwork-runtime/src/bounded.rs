@@ -35,7 +35,7 @@ pub fn run_files(
     for (kind, mut reader) in readers {
         let lane = lanes.entry(kind).or_insert_with(|| {
             let name: Arc<str> = Arc::from(format!("{kind} (files)"));
-            Lane::new(kind, (name, 0), None, None, config.clone(), &space, None)
+            Lane::new(kind, (name, 0), None, config.clone(), &space, None)
         });
         let bytes_before = done.bytes_read;
         while let Some(batch) = reader.next() {

@@ -17,19 +17,17 @@ pub struct TopicConfig {
     pub kind: Kind,
     /// How its messages are encoded.
     pub format: Format,
-    /// Topic for its rejected messages; none when they only go to the table.
-    pub dead_letter_topic: Option<String>,
     /// Events older than this at their arrival are rejected; none for no limit.
     pub past_max_us: Option<i64>,
 }
 
-/// Partition that a key belongs to among so many; the partitioner that producers use.
-pub type PartitionOf = fn(key: &[u8], n_partitions: i32) -> i32;
+/// Partition that a key belongs to among so many, by the partitioner that producers use; none where the key does not decide it.
+pub type PartitionOf = fn(key: &[u8], n_partitions: i32) -> Option<i32>;
 
 /// Takes rejected messages to where others can find them.
 pub trait DeadLetterSink: Send + Sync {
-    /// Sends them to `dead_letter_topic`; waits, within bounds, when its queue is full.
-    fn send(&self, dead_letter_topic: &str, source_topic: &str, partition: i32, rejects: &[Reject]);
+    /// Takes the rejects of one partition; waits, within bounds, when its queue is full.
+    fn send(&self, source_topic: &str, partition: i32, rejects: &[Reject]);
 }
 
 /// What lanes need to know.

@@ -38,7 +38,6 @@ pub(crate) struct Lane {
     pub(crate) kind: Kind,
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
-    dead_letter_topic: Option<String>,
     config: Arc<LaneConfig>,
     guard: Guard,
     clock: LaneClock,
@@ -64,7 +63,6 @@ impl Lane {
         kind: Kind,
         (topic, partition): (Arc<str>, i32),
         past_us_max: Option<i64>,
-        dead_letter_topic: Option<String>,
         config: Arc<LaneConfig>,
         space: &Arc<Space>,
         metrics: Option<PipelineMetrics>,
@@ -78,7 +76,6 @@ impl Lane {
         });
         Lane {
             kind,
-            dead_letter_topic,
             guard: Guard { future_skew_us_max: config.future_skew_us_max, past_us_max },
             clock: LaneClock { revision: 1, ..LaneClock::START },
             operator: operator_for(kind, &config.operators),
@@ -179,8 +176,8 @@ impl Lane {
                 metrics.all.events_rejected.with_label_values(&[&*self.topic, reject.reason.as_str()]).inc();
             }
         }
-        if let (Some(sink), Some(dead_letter_topic)) = (&self.config.dead_letters, &self.dead_letter_topic) {
-            sink.send(dead_letter_topic, &self.topic, self.partition, rejects);
+        if let Some(sink) = &self.config.dead_letters {
+            sink.send(&self.topic, self.partition, rejects);
         }
     }
 

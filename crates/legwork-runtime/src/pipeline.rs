@@ -170,7 +170,6 @@ impl Shared {
             topic.kind,
             (topic.name.clone(), reader.partition()),
             topic.past_max_us,
-            topic.dead_letter_topic.clone(),
             self.config.clone(),
             &self.space,
             Some(self.metrics.clone()),

@@ -174,7 +174,7 @@ impl StreamLane {
             return 0;
         }
         let is_stray = |&&idx: &&u32| match self.batch.get(idx as usize).key {
-            Some(key) => partition_of(key, n_partitions) != self.lane.partition,
+            Some(key) => partition_of(key, n_partitions).is_some_and(|partition| partition != self.lane.partition),
             None => true,
         };
         decoded.message_rows.iter().filter(is_stray).count() as u64

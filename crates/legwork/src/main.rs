@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod config;
 mod exit;
+mod letters;
 mod output;
 mod service;
 mod topics;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use legwork_kafka::{DeadLetters, KafkaSource, ProducerConfig};
+use legwork_kafka::{DeadLetters, KafkaConfig, KafkaSource};
 use legwork_query::{Engine, NowSource, QueryOptions, SqlEngine, WeekStart};
-use legwork_runtime::{DeadLetterSink, Pipeline, PipelineHealth, PipelineMetrics, ReferenceDir, ReferenceTables};
+use legwork_runtime::{Pipeline, PipelineHealth, PipelineMetrics, ReferenceDir, ReferenceTables};
 use legwork_server::http::{HttpState, router};
 use legwork_server::metrics::{BusinessMetrics, MetricsOptions};
 use legwork_server::postgres::{self, PostgresLimits};
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, ConfigError};
+use crate::letters::Letters;
 use crate::topics;
 
 /// How often the folder of reference files is looked at.
@@ -42,7 +43,7 @@ pub(crate) struct Service {
     pub(crate) tables: Arc<dyn LiveTables>,
     pub(crate) engine: Arc<dyn Engine>,
     pipeline: Pipeline,
-    dead_letters: Option<Arc<DeadLetters>>,
+    dead_letters: Option<Letters>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -59,11 +60,11 @@ impl Service {
         let registry = topics::registry(config, tokio::runtime::Handle::current())?;
         let topic_configs = topics::topics(config, &registry);
         let source = topics::kafka(config, &topic_configs)?;
-        let dead_letters = dead_letters(config)?;
+        let dead_letters = dead_letters(config, &source)?.map(Letters::start).transpose()?;
         let mut lanes = topics::lanes(config);
-        lanes.dead_letters = dead_letters.clone().map(|letters| Arc::new(Letters(letters)) as Arc<dyn DeadLetterSink>);
+        lanes.dead_letters = dead_letters.as_ref().map(|letters| letters.sink());
         let metrics = PipelineMetrics::register(&prometheus)?;
-        let source = KafkaSource::new(source, None).map_err(|error| ConfigError(format!("kafka: {error}")))?;
+        let source = KafkaSource::new(source).map_err(|error| ConfigError(format!("kafka: {error}")))?;
         let n_workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let pipeline = Pipeline::start(lanes, topic_configs, n_workers, Box::new(source), metrics)?;
         let tables = pipeline.tables();
@@ -127,10 +128,7 @@ impl Service {
         let stopped = tokio::task::spawn_blocking(move || {
             pipeline.stop();
             if let Some(letters) = dead_letters {
-                let n_left = letters.flush(Duration::from_secs(2));
-                if n_left > 0 {
-                    tracing::warn!(n_left, "dead letters were not acknowledged; they are sent again after the next start");
-                }
+                letters.stop();
             }
         });
         if stopped.await.is_err() {
@@ -139,25 +137,17 @@ impl Service {
     }
 }
 
-struct Letters(Arc<DeadLetters>);
-
-impl DeadLetterSink for Letters {
-    fn send(&self, dead_letter_topic: &str, source_topic: &str, partition: i32, rejects: &[legwork_types::Reject]) {
-        self.0.send(dead_letter_topic, source_topic, partition, rejects);
-    }
-}
-
-fn dead_letters(config: &Config) -> Result<Option<Arc<DeadLetters>>> {
+fn dead_letters(config: &Config, kafka: &KafkaConfig) -> Result<Option<DeadLetters>, ConfigError> {
     if !config.kafka.dead_letters {
         return Ok(None);
     }
-    let producer = ProducerConfig {
-        bootstrap: config.kafka.bootstrap.clone(),
-        options: topics::kafka_options(config)?,
-        ..ProducerConfig::default()
-    };
-    let letters = DeadLetters::new(producer).map_err(|error| ConfigError(format!("kafka: {error}")))?;
-    Ok(Some(Arc::new(letters)))
+    let default = crate::config::Topic::default().dead_letter;
+    let wrong = |error| ConfigError(format!("kafka: {error}"));
+    let mut letters = DeadLetters::new(kafka, &default).map_err(wrong)?;
+    for (kind, name) in topics::names(config) {
+        letters = letters.with_template(&name, &config.topics.of(kind).dead_letter);
+    }
+    Ok(Some(letters))
 }
 
 /// Binds an address that only this machine reaches.

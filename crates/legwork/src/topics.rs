@@ -19,28 +19,32 @@ const PAST_US_MAX: i64 = 3_650 * DAY_US;
 
 /// The topics to read. Kinds that are switched off are not among them.
 pub(crate) fn topics(config: &Config, registry: &RegistryClient) -> Vec<TopicConfig> {
-    let mut topics = Vec::new();
-    for kind in Kind::ALL {
+    let topic = |(kind, name): (Kind, String)| {
         let settings = config.topics.of(kind);
-        if !settings.enabled || (kind.is_reference() && !config.reference.topics) {
-            continue;
-        }
-        let default_names = vec![kind.topic().to_owned()];
         let past_us_max = if kind == Kind::Gps { GPS_PAST_US_MAX } else { PAST_US_MAX };
-        for name in settings.names.as_ref().unwrap_or(&default_names) {
-            topics.push(TopicConfig {
-                name: name.as_str().into(),
-                kind,
-                format: match settings.format {
-                    config::Format::Avro => Format::Avro(registry.clone()),
-                    config::Format::Json => Format::Json,
-                },
-                dead_letter_topic: config.kafka.dead_letters.then(|| settings.dead_letter.replace("{topic}", name)),
-                past_max_us: Some(settings.past_max.map_or(past_us_max, |span| span.0)),
-            });
+        TopicConfig {
+            name: name.into(),
+            kind,
+            format: match settings.format {
+                config::Format::Avro => Format::Avro(registry.clone()),
+                config::Format::Json => Format::Json,
+            },
+            past_max_us: Some(settings.past_max.map_or(past_us_max, |span| span.0)),
         }
-    }
-    topics
+    };
+    names(config).into_iter().map(topic).collect()
+}
+
+/// Every topic that is to be read, with its kind.
+pub(crate) fn names(config: &Config) -> Vec<(Kind, String)> {
+    Kind::ALL
+        .into_iter()
+        .filter(|&kind| config.topics.of(kind).enabled && (!kind.is_reference() || config.reference.topics))
+        .flat_map(|kind| {
+            let names = config.topics.of(kind).names.unwrap_or_else(|| vec![kind.topic().to_owned()]);
+            names.into_iter().map(move |name| (kind, name))
+        })
+        .collect()
 }
 
 /// Whether the topic's absence is a fault: somebody wrote its name down, or it is not reference data.
@@ -145,8 +149,8 @@ pub(crate) fn lanes(config: &Config) -> LaneConfig {
         message_bytes_max: config.kafka.message_bytes_max.bytes(),
         owner: Arc::from(config.instance.id.as_str()),
         partition_of: match config.kafka.partitioner {
-            Partitioner::Murmur2 => Some(|key, n| legwork_kafka::Partitioner::Murmur2.partition(key, n).unwrap_or(0)),
-            Partitioner::Crc32 => Some(|key, n| legwork_kafka::Partitioner::Crc32.partition(key, n).unwrap_or(0)),
+            Partitioner::Murmur2 => Some(|key, n| legwork_kafka::Partitioner::Murmur2.partition(key, n)),
+            Partitioner::Crc32 => Some(|key, n| legwork_kafka::Partitioner::Crc32.partition(key, n)),
             Partitioner::Any => None,
         },
         raw_events: if config.lake.raw_events { RawEvents::All } else { RawEvents::Only(Vec::new()) },

@@ -1,7 +1,6 @@
 //! `legwork check`: every hop, one after the other, with what to do about what is wrong.
 
 use std::io::Write;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 use legwork_kafka::{Admin, TimestampType, TopicDescription};
@@ -12,8 +11,6 @@ use crate::args::CheckArgs;
 use crate::config::{self, Config};
 use crate::exit::Failure;
 use crate::topics;
-
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Serialize)]
 struct Finding {
@@ -102,47 +99,36 @@ async fn check_registry(config: &Config, findings: &mut Findings) {
 
 fn check_kafka(config: &Config, findings: &mut Findings) {
     let hop = format!("broker {}", config.kafka.bootstrap);
-    let described = topics::kafka_options(config)
+    let admin = topics::kafka_options(config)
         .map_err(|error| error.to_string())
         .and_then(|options| Admin::new(&config.kafka.bootstrap, &options).map_err(|error| error.to_string()))
-        .and_then(|admin| {
-            let names: Vec<String> = wanted(config).into_iter().map(|(_, name)| name).collect();
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            admin.describe(&names, TIMEOUT).map_err(|error| error.to_string())
-        });
-    let described = match described {
-        Ok(described) => described,
+        .and_then(|admin| admin.list().map(|found| (admin, found)).map_err(|error| error.to_string()));
+    let (admin, found) = match admin {
+        Ok(admin) => admin,
         Err(message) => {
             findings.add(hop, Status::Failed, format!("{message}; check kafka.bootstrap, the network and kafka.options"));
             return;
         }
     };
     findings.add(hop, Status::Ok, "answers");
-    let wanted = wanted(config);
-    let n_events_found = wanted.iter().filter(|(kind, name)| !kind.is_reference() && described.iter().any(|t| t.name == *name)).count();
-    if n_events_found == 0 {
+    let wanted = topics::names(config);
+    let exists = |name: &str| found.iter().any(|(topic, _)| topic == name);
+    if !wanted.iter().any(|(kind, name)| !kind.is_reference() && exists(name)) {
         findings.add("topics", Status::Failed, "no topic of events exists: create them, or set topics.KIND.names");
     }
     for (kind, name) in wanted {
-        match described.iter().find(|topic| topic.name == name) {
-            Some(topic) => check_topic(config, kind, topic, findings),
-            None if topics::is_explicit(config, &name) => {
-                findings.add(format!("topic {name}"), Status::Failed, format!("does not exist: create it or change topics.{kind}.names"));
+        if exists(&name) {
+            match admin.describe(&name) {
+                Ok(topic) => check_topic(config, kind, &topic, findings),
+                Err(error) => findings.add(format!("topic {name}"), Status::Failed, error.to_string()),
             }
-            None => findings.add(format!("topic {name}"), Status::Warning, "does not exist; it is read once it does"),
+        } else if topics::is_explicit(config, &name) {
+            let message = format!("does not exist: create it or change topics.{kind}.names");
+            findings.add(format!("topic {name}"), Status::Failed, message);
+        } else {
+            findings.add(format!("topic {name}"), Status::Warning, "does not exist; it is read once it does");
         }
     }
-}
-
-fn wanted(config: &Config) -> Vec<(Kind, String)> {
-    Kind::ALL
-        .into_iter()
-        .filter(|&kind| config.topics.of(kind).enabled && (!kind.is_reference() || config.reference.topics))
-        .flat_map(|kind| {
-            let names = config.topics.of(kind).names.unwrap_or_else(|| vec![kind.topic().to_owned()]);
-            names.into_iter().map(move |name| (kind, name))
-        })
-        .collect()
 }
 
 fn check_topic(config: &Config, kind: Kind, topic: &TopicDescription, findings: &mut Findings) {

@@ -49,7 +49,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         }
     });
 
-    let config = demo_config(&args, &broker.bootstrap(), &registry_url, &data)?;
+    let config = demo_config(&args, broker.bootstrap(), &registry_url, &data)?;
     super::start_logging(&config)?;
     let service = start_on_free_ports(&config, &args).await?;
     if args.json {
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     }
 
     let client = topics::registry(&config, tokio::runtime::Handle::current())?;
-    let mut publisher = Publisher::new(&config, &broker.bootstrap(), client)?;
+    let mut publisher = Publisher::new(&config, broker.bootstrap(), client)?;
     let start_us = wall_clock_us() - SINCE_US;
     let story = Story {
         organisation: Organisation::new(SimConfig::new(args.seed, args.reps, start_us)),

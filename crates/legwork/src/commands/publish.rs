@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use arrow::array::{Array, RecordBatch, StringArray};
 use legwork_codec::RegistryClient;
 use legwork_codec::encode::Encoder;
@@ -11,6 +11,7 @@ use legwork_kafka::{Producer, ProducerConfig, SendError};
 use legwork_types::Kind;
 
 use crate::config::Config;
+use crate::exit::Failure;
 use crate::topics;
 
 /// How long the producer's queue may stay full.
@@ -27,11 +28,8 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn new(config: &Config, bootstrap: &str, registry: RegistryClient) -> Result<Publisher> {
-        let producer = Producer::new(ProducerConfig {
-            bootstrap: bootstrap.to_owned(),
-            options: topics::kafka_options(config)?,
-            ..ProducerConfig::default()
-        })?;
+        let options = topics::kafka_options(config)?;
+        let producer = Producer::new(&ProducerConfig { options, ..ProducerConfig::new(bootstrap) })?;
         let topic_of = Kind::ALL
             .into_iter()
             .filter_map(|kind| Some((kind, config.topics.of(kind).names?.first()?.clone())))
@@ -81,6 +79,11 @@ impl Publisher {
     ///
     /// *Errors:* when some of it is not, in that time.
     pub(crate) fn flush(&self, timeout: Duration) -> Result<()> {
-        self.producer.flush(timeout).context("not everything that was sent has been acknowledged")
+        let n_left = self.producer.flush(timeout);
+        if n_left > 0 {
+            let cause = self.producer.last_error().map(|error| format!(": {error}")).unwrap_or_default();
+            bail!(Failure::Temporary(format!("{n_left} messages have not been acknowledged{cause}")));
+        }
+        Ok(())
     }
 }

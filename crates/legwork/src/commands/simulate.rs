@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use legwork_kafka::{Admin, TopicSpec};
-use legwork_sim::{Organisation, SimConfig, simulated_now};
+use legwork_sim::deliver::simulated_now;
+use legwork_sim::{Organisation, SimConfig};
 use legwork_types::{Kind, LiveTables};
 
 use super::publish::Publisher;
@@ -43,10 +44,10 @@ pub(crate) fn create_topics(admin: &Admin, names: &[(Kind, String)], n_partition
         .iter()
         .map(|(kind, name)| {
             let spec = TopicSpec::new(name, if kind.is_reference() { 1 } else { n_partitions });
-            if kind.is_reference() { spec.with("cleanup.policy", "compact") } else { spec }
+            if kind.is_reference() { spec.set("cleanup.policy", "compact") } else { spec }
         })
         .collect();
-    admin.create_topics(&specs, Duration::from_secs(15)).context("creating topics")
+    admin.create_topics(&specs).context("creating topics")
 }
 
 /// A story and how fast it is told.

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: TapArgs) -> Result<()> {
         ..topics::kafka(&config, std::slice::from_ref(&topic))?
     };
     let message_bytes_max = config.kafka.message_bytes_max.bytes();
-    let source = KafkaSource::new(source, None)?;
+    let source = KafkaSource::new(source)?;
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let tap = Tap { source, topic, message_bytes_max, left: args.count.unwrap_or(u64::MAX), stop: stop.clone(), taps: Vec::new() };
     let tapping = tokio::task::spawn_blocking(move || tap.run());
