@@ -19,22 +19,25 @@ const TRY_MAX: Duration = Duration::from_secs(30);
 /// How long the end waits for acknowledgements.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
-type Batch = (String, i32, Vec<Reject>);
+enum Message {
+    Batch { topic: String, partition: i32, rejects: Vec<Reject> },
+    Stop,
+}
 
 /// The thread that sends dead letters.
 pub(crate) struct Letters {
-    queue: SyncSender<Batch>,
+    queue: SyncSender<Message>,
     thread: JoinHandle<()>,
 }
 
-struct Sink(SyncSender<Batch>);
+struct Sink(SyncSender<Message>);
 
 impl Letters {
     pub(crate) fn start(letters: DeadLetters) -> Result<Letters> {
-        let (queue, batches) = sync_channel(QUEUE_MAX);
+        let (queue, messages) = sync_channel(QUEUE_MAX);
         let thread = thread::Builder::new()
             .name("dead-letters".to_owned())
-            .spawn(move || run(&letters, &batches))
+            .spawn(move || run(&letters, &messages))
             .context("starting the thread of dead letters")?;
         Ok(Letters { queue, thread })
     }
@@ -45,16 +48,18 @@ impl Letters {
 
     /// Sends what waits, within bounds. The lanes have ended.
     pub(crate) fn stop(self) {
-        drop(self.queue);
         let deadline = Instant::now() + FLUSH_MAX + Duration::from_secs(1);
+        while matches!(self.queue.try_send(Message::Stop), Err(TrySendError::Full(_))) && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(20));
+        }
         while !self.thread.is_finished() && Instant::now() < deadline {
             thread::park_timeout(Duration::from_millis(20));
         }
     }
 }
 
-fn run(letters: &DeadLetters, batches: &Receiver<Batch>) {
-    while let Ok((topic, partition, rejects)) = batches.recv() {
+fn run(letters: &DeadLetters, messages: &Receiver<Message>) {
+    while let Ok(Message::Batch { topic, partition, rejects }) = messages.recv() {
         let deadline = Instant::now() + TRY_MAX;
         let mut left = rejects.as_slice();
         while let Err(error) = letters.send(&topic, partition, left) {
@@ -75,7 +80,7 @@ fn run(letters: &DeadLetters, batches: &Receiver<Batch>) {
 impl DeadLetterSink for Sink {
     fn send(&self, source_topic: &str, partition: i32, rejects: &[Reject]) {
         let deadline = Instant::now() + ROOM_MAX;
-        let mut batch = (source_topic.to_owned(), partition, rejects.to_vec());
+        let mut batch = Message::Batch { topic: source_topic.to_owned(), partition, rejects: rejects.to_vec() };
         loop {
             match self.0.try_send(batch) {
                 Ok(()) => return,
