@@ -1,0 +1,155 @@
+"""Measures Legwork beside its baselines on a real Kafka, in one run on one machine; prints rates and ratios.
+
+What is measured, on the reference workload W1 (5,000,000 pings of 10,000 reps, 2 h of event time, disorder up to 30 s, 4 partitions, lz4):
+a bare librdkafka consumer that only counts; Legwork with everything on; a naive consumer, a row at a time. Then Legwork's memory with
+100,000 reps of 50 pings in 8 partitions, and its delay from arrival to SQL at 20,000 events a second.
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", Path.home() / ".cache/legwork/target")) / "release"
+TICK = os.sysconf("SC_CLK_TCK")
+N = int(os.environ.get("W1_REPS", "10000")) * 500
+
+
+def call(*args, **kwargs):
+    return subprocess.run([str(arg) for arg in args], check=True, capture_output=True, text=True, **kwargs).stdout.strip()
+
+
+def cpu_s(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def rss_mb(pid):
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+
+def child(*args):
+    """Runs to the end; its answer and its CPU seconds."""
+    before = os.times()
+    answer = json.loads(call(*args).splitlines()[-1])
+    after = os.times()
+    return answer, after.children_user + after.children_system - before.children_user - before.children_system
+
+
+class Up:
+    def __init__(self, bootstrap, registry, topic, folder, *sets):
+        flags = [f"kafka.bootstrap={bootstrap}", f"registry.url={registry}", f'topics.gps.names=["{topic}"]', "http.listen=127.0.0.1:0",
+                 "postgres.listen=127.0.0.1:0", "reference.topics=false", f"kafka.group=b{time.time_ns()}", f"instance.id=b{time.time_ns()}", *sets]
+        for kind in "calls emails messages meetings check-ins tasks shifts leads deal-events orders costs".split():
+            flags.append(f"topics.{kind}.enabled=false")
+        self.process = subprocess.Popen([TARGET / "legwork", "up", "--json", *[part for flag in flags for part in ("--set", flag)]],
+                                        cwd=folder, stdout=subprocess.PIPE, text=True)
+        self.http = json.loads(self.process.stdout.readline())["http"]
+
+    def n_read(self):
+        text = urllib.request.urlopen(self.http + "/metrics", timeout=30).read().decode()
+        return sum(int(value) for value in re.findall(r"^legwork_events_read_total\{.*\} (\d+)", text, re.M))
+
+    def sql(self, sql):
+        request = urllib.request.Request(self.http + "/v1/sql", json.dumps({"sql": sql}).encode(), {"content-type": "application/json"})
+        return json.loads(urllib.request.urlopen(request, timeout=60).read())
+
+    def measure(self, count):
+        """(rate, CPU s per million) between the first and the last event."""
+        while self.n_read() == 0:
+            time.sleep(0.01)
+        began, cpu, first = time.monotonic(), cpu_s(self.process.pid), self.n_read()
+        while (n := self.n_read()) < count:
+            time.sleep(0.02)
+        seconds = time.monotonic() - began
+        return (n - first) / seconds, (cpu_s(self.process.pid) - cpu) / (n - first) * 1e6
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(15)
+
+
+def register(registry, topic):
+    schema = call(TARGET / "legwork-bench", "schema")
+    request = urllib.request.Request(f"{registry}/subjects/{topic}-value/versions", json.dumps({"schema": schema}).encode(),
+                                     {"content-type": "application/vnd.schemaregistry.v1+json"})
+    return json.loads(urllib.request.urlopen(request, timeout=10).read())["id"]
+
+
+def make_topic(kafka, dir_, topic, partitions):
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    AdminClient({"bootstrap.servers": kafka}).create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
+
+
+def delay(up, kafka, topic, schema_id, rate=20_000, seconds=15):
+    """p99 from arrival to visible: by the program's own histogram, at a steady rate."""
+    before = buckets(up)
+    producer = subprocess.Popen([sys.executable, ROOT / "benches/paced.py", kafka, topic, str(schema_id), str(rate), str(seconds)])
+    producer.wait()
+    time.sleep(1)
+    after = buckets(up)
+    counts = {le: after[le] - before.get(le, 0) for le in after}
+    total = counts["+Inf"]
+    return total, next((le for le, n in sorted(counts.items(), key=lambda item: float(item[0])) if n >= 0.99 * total), "+Inf")
+
+
+def buckets(up):
+    text = urllib.request.urlopen(up.http + "/metrics", timeout=30).read().decode()
+    return {le: int(n) for le, n in re.findall(r'^legwork_event_visible_delay_seconds_bucket\{le="([^"]+)"\} (\d+)', text, re.M)}
+
+
+def main():
+    folder = tempfile.mkdtemp(prefix="legwork-bench-")
+    kafka_dir = folder + "/kafka"
+    script = ROOT / "scripts/kafka"
+    kafka = call(script, "up", "--dir", kafka_dir).splitlines()[-1]
+    registry = subprocess.Popen([TARGET / "legwork", "registry", "--listen", "127.0.0.1:0", "--json"], stdout=subprocess.PIPE, text=True)
+    try:
+        url = json.loads(registry.stdout.readline())["registry"]
+        print(f"# {platform.machine()}, {os.cpu_count()} cores, {platform.platform()}; command: make bench")
+        make_topic(kafka, kafka_dir, "w1", 4)
+        ids = register(url, "w1")
+        child(TARGET / "legwork-bench", "produce", "--bootstrap", kafka, "--topic", "w1", "--schema-id", ids, "--reps", N // 500)
+        bare, bare_cpu = child(TARGET / "examples/consume_bare", kafka, "w1", str(N))
+        bare_rate = N / bare["seconds"]
+        up = Up(kafka, url, "w1", folder, "time.window=1m")
+        rate, cpu = up.measure(N)
+        up.stop()
+        naive, naive_cpu = child(TARGET / "legwork-bench", "naive", "--bootstrap", kafka, "--topic", "w1", "--count", N)
+        naive_rate = N / naive["seconds"]
+        print(f"bare librdkafka consumer   {bare_rate / 1e6:6.2f} M events/s   {bare_cpu / N * 1e6:6.2f} CPU-s/M")
+        print(f"legwork up, all on         {rate / 1e6:6.2f} M events/s   {cpu:6.2f} CPU-s/M   {rate / bare_rate:.2f} of bare   {rate / naive_rate:.1f} x naive")
+        print(f"naive, row at a time       {naive_rate / 1e6:6.2f} M events/s   {naive_cpu / N * 1e6:6.2f} CPU-s/M")
+
+        make_topic(kafka, kafka_dir, "wide", 8)
+        ids = register(url, "wide")
+        child(TARGET / "legwork-bench", "produce", "--bootstrap", kafka, "--topic", "wide", "--schema-id", ids, "--reps", 100_000, "--pings", 50)
+        up = Up(kafka, url, "wide", folder)
+        up.measure(5_000_000)
+        time.sleep(2)
+        loaded = rss_mb(up.process.pid)
+        up.sql("SELECT count(*), sum(raw_m) FROM device_movement")
+        print(f"memory, 100,000 reps x 50  {loaded:6.0f} MB, {rss_mb(up.process.pid):.0f} MB after a query over all rows")
+        up.stop()
+
+        make_topic(kafka, kafka_dir, "paced", 4)
+        ids = register(url, "paced")
+        up = Up(kafka, url, "paced", folder)
+        time.sleep(3)
+        n, p99 = delay(up, kafka, "paced", ids)
+        print(f"arrival to visible         p99 <= {float(p99) * 1e3:.0f} ms at 20,000 events/s ({n} events)")
+        up.stop()
+    finally:
+        registry.terminate()
+        call(script, "down", "--dir", kafka_dir, "--wipe")
+
+
+main()

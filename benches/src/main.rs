@@ -1,0 +1,161 @@
+//! The reference workload W1 into a topic, and the consumers that Legwork is measured beside. `benches/run.py` runs them all.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use apache_avro::Schema;
+use apache_avro::types::Value;
+use clap::{Parser, Subcommand};
+use legwork_kafka::{Producer, ProducerConfig, SendError};
+use legwork_sim::w1::{W1, W1_SCHEMA, W1Config};
+use legwork_types::geo::haversine_m;
+use legwork_types::time::window_start;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Message};
+
+// Legwork uses it, so its baselines get it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prints the Avro schema of W1's writer.
+    Schema,
+    /// Sends W1 to a topic that exists.
+    Produce {
+        #[arg(long)]
+        bootstrap: String,
+        #[arg(long)]
+        topic: String,
+        #[arg(long)]
+        schema_id: u32,
+        #[arg(long, default_value_t = 10_000)]
+        reps: u32,
+        #[arg(long, default_value_t = 500)]
+        pings: u32,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Reads a topic message by message: Avro values, hash maps, a window of a minute.
+    Naive {
+        #[arg(long)]
+        bootstrap: String,
+        #[arg(long)]
+        topic: String,
+        #[arg(long)]
+        count: u64,
+    },
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Schema => say(W1_SCHEMA.to_owned()),
+        Command::Produce { bootstrap, topic, schema_id, reps, pings, seed } => {
+            let config = W1Config { n_reps: reps, pings_per_rep: pings, seed, ..W1Config::default() };
+            produce(&bootstrap, &topic, schema_id, config)
+        }
+        Command::Naive { bootstrap, topic, count } => naive(&bootstrap, &topic, count),
+    }
+}
+
+fn say(line: String) -> Result<()> {
+    use std::io::Write;
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+fn produce(bootstrap: &str, topic: &str, schema_id: u32, config: W1Config) -> Result<()> {
+    let producer = Producer::new(&ProducerConfig { queue_bytes_max: 256 << 20, ..ProducerConfig::new(bootstrap) })?;
+    let mut n_sent = 0_u64;
+    let mut failed = None;
+    W1::new(config).framed(schema_id, &mut |key, value, event_time_us| {
+        let timestamp_ms = event_time_us.div_euclid(1_000);
+        loop {
+            match producer.send(topic, None, Some(key), Some(value), &[], Some(timestamp_ms)) {
+                Ok(()) => break,
+                Err(SendError::QueueFull) => std::thread::sleep(Duration::from_millis(2)),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        n_sent += 1;
+    });
+    if let Some(error) = failed {
+        return Err(error).context("sending W1");
+    }
+    let n_left = producer.flush(Duration::from_secs(120));
+    if n_left > 0 {
+        bail!("{n_left} messages were not acknowledged");
+    }
+    say(serde_json::json!({ "n_sent": n_sent }).to_string())
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    n_pings: u64,
+    raw_m: f64,
+    speed_mps_max: f64,
+}
+
+fn naive(bootstrap: &str, topic: &str, count: u64) -> Result<()> {
+    let schema = Schema::parse_str(W1_SCHEMA)?;
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", format!("naive-{}", std::process::id()))
+        .set("auto.offset.reset", "earliest")
+        .set("fetch.queue.backoff.ms", "10")
+        .create()?;
+    consumer.subscribe(&[topic])?;
+    let mut last: HashMap<String, (i64, f64, f64)> = HashMap::new();
+    let mut rows: HashMap<(String, i64), Row> = HashMap::new();
+    let mut started = None;
+    let mut n_read = 0;
+    while n_read < count {
+        let Some(message) = consumer.poll(Duration::from_secs(60)) else { bail!("nothing came for a minute") };
+        let message = message?;
+        started.get_or_insert_with(Instant::now);
+        let mut body = message.payload().context("a ping has a value")?.get(5..).context("a ping is framed")?;
+        take(&apache_avro::from_avro_datum(&schema, &mut body, None)?, &mut last, &mut rows);
+        n_read += 1;
+    }
+    let seconds = started.map_or(0.0, |started| started.elapsed().as_secs_f64());
+    let raw_m: f64 = rows.values().map(|row| row.raw_m).sum();
+    let n_pings: u64 = rows.values().map(|row| row.n_pings).sum();
+    let fastest = rows.values().map(|row| row.speed_mps_max).fold(0.0, f64::max);
+    let answer = serde_json::json!({
+        "n_read": n_read, "seconds": seconds, "n_rows": rows.len(), "n_pings": n_pings, "raw_m": raw_m, "fastest_mps": fastest,
+    });
+    say(answer.to_string())
+}
+
+/// One ping at a time, in the order of arrival: its distances are wrong where pings come out of order.
+fn take(value: &Value, last: &mut HashMap<String, (i64, f64, f64)>, rows: &mut HashMap<(String, i64), Row>) {
+    let Value::Record(fields) = value else { return };
+    let mut ping = (String::new(), 0, 0.0, 0.0, 0.0);
+    for (name, value) in fields {
+        let value = if let Value::Union(_, inner) = value { inner.as_ref() } else { value };
+        match (name.as_str(), value) {
+            ("device_id", Value::String(text)) => ping.0.clone_from(text),
+            ("event_time", Value::TimestampMicros(time)) => ping.1 = *time,
+            ("lat", Value::Double(degrees)) => ping.2 = *degrees,
+            ("lon", Value::Double(degrees)) => ping.3 = *degrees,
+            ("speed_mps", Value::Float(speed)) => ping.4 = f64::from(*speed),
+            _ => {}
+        }
+    }
+    let (device, time, lat, lon, speed) = ping;
+    let row = rows.entry((device.clone(), window_start(time, 60_000_000))).or_default();
+    row.n_pings += 1;
+    row.speed_mps_max = row.speed_mps_max.max(speed);
+    if let Some((_, lat_before, lon_before)) = last.insert(device, (time, lat, lon)) {
+        row.raw_m += haversine_m(lat_before, lon_before, lat, lon);
+    }
+}
