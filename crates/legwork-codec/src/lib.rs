@@ -1,1 +1,4 @@
 //! Avro, JSON and files to columnar batches; schema registry; rejects
+
+pub mod encode;
+pub mod files;
