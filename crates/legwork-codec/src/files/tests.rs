@@ -1,0 +1,458 @@
+//! Each format by example, then all of them against each other.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{TimestampMillisecondArray, TimestampNanosecondArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use expect_test::expect;
+use legwork_types::{Kind, RejectReason, gps};
+use proptest::prelude::*;
+
+use super::test_rows::{Row, batch_of, rows};
+use super::*;
+
+const ARRIVAL_US: i64 = 1_700_000_000_000_000;
+
+fn input(kind: Kind, path: &Path) -> FileInput {
+    FileInput { kind, path: path.to_owned(), map: Vec::new(), arrival_us: ARRIVAL_US, batch_rows: 3 }
+}
+
+fn map(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(field, column)| ((*field).to_owned(), (*column).to_owned())).collect()
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+/// Everything in a file.
+struct All {
+    columns: RecordBatch,
+    offsets: Vec<i64>,
+    rejects: Vec<Reject>,
+    error: Option<FileError>,
+}
+
+fn read(input: FileInput) -> Result<All, FileError> {
+    let kind = input.kind;
+    let batch_rows = input.batch_rows;
+    let mut reader = FileReader::open(input)?;
+    let mut all = All { columns: RecordBatch::new_empty(kind.schema()), offsets: vec![], rejects: vec![], error: None };
+    let mut batches = Vec::new();
+    while let Some(batch) = reader.next() {
+        match batch {
+            Ok(batch) => {
+                assert_eq!(batch.events.columns.schema(), kind.schema());
+                assert_eq!(batch.events.n_rows(), batch.events.offsets.len());
+                assert_eq!(batch.events.arrival_us, vec![ARRIVAL_US; batch.events.n_rows()]);
+                assert!(batch.events.n_rows() + batch.rejects.len() <= batch_rows);
+                all.offsets.extend(&batch.events.offsets);
+                all.rejects.extend(batch.rejects);
+                batches.push(batch.events.columns);
+            }
+            Err(error) => all.error = Some(error),
+        }
+    }
+    let (n_bytes, n_bytes_total) = reader.progress();
+    assert_eq!(Some(n_bytes), n_bytes_total);
+    all.columns = arrow::compute::concat_batches(&kind.schema(), &batches).unwrap();
+    Ok(all)
+}
+
+/// Positions, times and what was wrong.
+fn shown(all: &All) -> String {
+    let columns = all.columns.project(&[gps::DEVICE_ID, gps::EVENT_TIME, gps::LAT, gps::LON, gps::ACCURACY_M]).unwrap();
+    let mut text = arrow::util::pretty::pretty_format_batches(&[columns]).unwrap().to_string();
+    text += &format!("\nrows {:?}\n", all.offsets);
+    for reject in &all.rejects {
+        let payload = String::from_utf8_lossy(&reject.payload);
+        text += &format!("{}: {}: {}: {payload:?}\n", reject.offset, reject.reason, reject.detail);
+    }
+    text
+}
+
+const MESSY: &str = "\u{feff}\"device_id\",Event_Time,lat,lon,accuracy_m,note\r
+a,2024-01-01T00:00:00Z,1.5,2.5,10,\r
+\"b, \"\"the\"\" van\",2024-01-01 00:00:01.25,-1.5,2,,\"two
+lines\"\r
+c,1704067200000000,north,2,3,x\r
+d,1704067200000000,1,2,3\r
+,1704067200000000,1,2,3,x\r
+\r
+e,,1,2,3,x\r
+\"f,1704067200000000,1,2,3,x
+g,1704067200000000,1,2,3.25,\"x\"
+h,1704067200000000,1,2,3,\"x\"y
+i,1704067200000000,1,2,3,5\" pipe
+\"j\"";
+
+#[test]
+fn csv_with_everything_wrong() {
+    let folder = Folder::new();
+    let all = read(input(Kind::Gps, &folder.write("messy.csv", MESSY))).unwrap();
+    expect![[r#"
+        +--------------+--------------------------+------+-----+------------+
+        | device_id    | event_time               | lat  | lon | accuracy_m |
+        +--------------+--------------------------+------+-----+------------+
+        | a            | 2024-01-01T00:00:00Z     | 1.5  | 2.5 | 10.0       |
+        | b, "the" van | 2024-01-01T00:00:01.250Z | -1.5 | 2.0 |            |
+        | g            | 2024-01-01T00:00:00Z     | 1.0  | 2.0 | 3.25       |
+        | i            | 2024-01-01T00:00:00Z     | 1.0  | 2.0 | 3.0        |
+        +--------------+--------------------------+------+-----+------------+
+        rows [0, 1, 7, 9]
+        2: wrong_type: lat is no number: "c,1704067200000000,north,2,3,x"
+        3: malformed: expected 6 cells, found 5: "d,1704067200000000,1,2,3"
+        4: missing_field: device_id is needed and is missing: ",1704067200000000,1,2,3,x"
+        5: missing_field: event_time is needed and is missing: "e,,1,2,3,x"
+        6: malformed: a quoted cell does not end where a cell ends: "\"f,1704067200000000,1,2,3,x"
+        8: malformed: a quoted cell does not end where a cell ends: "h,1704067200000000,1,2,3,\"x\"y"
+        10: malformed: expected 6 cells, found 1: "\"j\""
+    "#]]
+    .assert_eq(&shown(&all));
+    let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    zip.write_all(MESSY.as_bytes()).unwrap();
+    let zipped = read(input(Kind::Gps, &folder.write("messy.csv.gz", zip.finish().unwrap()))).unwrap();
+    assert_eq!(shown(&zipped), shown(&all));
+}
+
+#[test]
+fn ndjson_with_everything_wrong() {
+    let folder = Folder::new();
+    let text = br#"{"device_id": "a", "event_time": "2024-01-01T00:00:00Z", "lat": 1.5, "lon": 2.5, "accuracy_m": 10, "extra": {"x": [1]}}
+{"lon": "2", "LAT": "-1.5", "event_time": 1704067200000000, "device_id": "b \"the\" \u00e4"}
+
+{"device_id": "c", "event_time": 1704067200000000, "lat": true, "lon": 2}
+{"device_id": "d", "event_time": 1704067200000000, "lat": 1}
+{"device_id": "e", "event_time": 1704067200000000, "lat": 1, "lon": null}
+{"device_id": "f", "event_time": 1704067200000000, "lat": 1, "lon": 2
+{"device_id": "g", "event_time": 1704067200000000, "lat": 1, "lon": 2, "lat": 3}
+[1, 2]
+{"device_id": 17, "event_time": 1704067200000000, "lat": 1, "lon": [2]}
+{"device_id": 17, "event_time": 1704067200000000.0, "lat": 1, "lon": 2} x
+{"device_id": 17, "event_time": 1704067200000000, "lat": 1e1, "lon": 2, "accuracy_m": null}"#;
+    let all = read(input(Kind::Gps, &folder.write("messy.ndjson", text))).unwrap();
+    expect![[r#"
+        +-----------+----------------------+------+-----+------------+
+        | device_id | event_time           | lat  | lon | accuracy_m |
+        +-----------+----------------------+------+-----+------------+
+        | a         | 2024-01-01T00:00:00Z | 1.5  | 2.5 | 10.0       |
+        | b "the" ä | 2024-01-01T00:00:00Z | -1.5 | 2.0 |            |
+        | 17        | 2024-01-01T00:00:00Z | 10.0 | 2.0 |            |
+        +-----------+----------------------+------+-----+------------+
+        rows [0, 1, 10]
+        2: wrong_type: lat is no number: "{\"device_id\": \"c\", \"event_time\": 1704067200000000, \"lat\": true, \"lon\": 2}"
+        3: missing_field: lon is needed and is missing: "{\"device_id\": \"d\", \"event_time\": 1704067200000000, \"lat\": 1}"
+        4: missing_field: lon is needed and is missing: "{\"device_id\": \"e\", \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": null}"
+        5: malformed: no JSON object: Eof error at byte 69: "{\"device_id\": \"f\", \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": 2"
+        6: malformed: lat is given twice: "{\"device_id\": \"g\", \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": 2, \"lat\": 3}"
+        7: malformed: no JSON object: Data error at byte 0: "[1, 2]"
+        8: wrong_type: lon is no number: "{\"device_id\": 17, \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": [2]}"
+        9: malformed: no JSON object: Syntax error at byte 73: "{\"device_id\": 17, \"event_time\": 1704067200000000.0, \"lat\": 1, \"lon\": 2} x"
+    "#]].assert_eq(&shown(&all));
+}
+
+fn parquet(path: &Path, batch: &RecordBatch) {
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn ocf(path: &Path, batch: &RecordBatch) {
+    let file = std::fs::File::create(path).unwrap();
+    let bare: Vec<Field> =
+        batch.schema().fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable())).collect();
+    let schema = Schema::new(bare);
+    let batch = RecordBatch::try_new(Arc::new(schema.clone()), batch.columns().to_vec()).unwrap();
+    let mut writer = arrow_avro::writer::AvroWriter::new(file, schema).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+}
+
+/// Other types than ours, with bad rows among them.
+fn foreign() -> RecordBatch {
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("junk", Arc::new(Int64Array::from(vec![1, 2, 3, 4, 5]))),
+        ("unit", Arc::new(Int64Array::from(vec![Some(1), Some(2), Some(3), None, Some(5)]))),
+        (
+            "event_time",
+            Arc::new(
+                TimestampMillisecondArray::from(vec![1, 1_704_067_200_123, -1, 4, i64::MAX]).with_timezone("+02:00"),
+            ),
+        ),
+        ("lat", Arc::new(StringArray::from(vec!["1.5", "-1", "south", "4", "5"]))),
+        ("lon", Arc::new(Int64Array::from(vec![1, 2, 3, 4, 5]))),
+        ("accuracy_m", Arc::new(Float64Array::from(vec![Some(1.25), None, None, None, None]))),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
+}
+
+#[test]
+fn parquet_and_ocf_of_other_types() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("foreign.parquet");
+    parquet(&path, &foreign());
+    let all = read(FileInput { map: map(&[("device_id", "unit")]), ..input(Kind::Gps, &path) }).unwrap();
+    expect![[r#"
+        +-----------+--------------------------+------+-----+------------+
+        | device_id | event_time               | lat  | lon | accuracy_m |
+        +-----------+--------------------------+------+-----+------------+
+        | 1         | 1970-01-01T00:00:00.001Z | 1.5  | 1.0 | 1.25       |
+        | 2         | 2024-01-01T00:00:00.123Z | -1.0 | 2.0 |            |
+        +-----------+--------------------------+------+-----+------------+
+        rows [0, 1]
+        2: wrong_type: lat is no number: "{\"unit\":3,\"event_time\":\"1970-01-01T01:59:59.999+02:00\",\"lat\":\"south\",\"lon\":3}"
+        3: missing_field: device_id is needed and is missing: "{\"event_time\":\"1970-01-01T02:00:00.004+02:00\",\"lat\":\"4\",\"lon\":4}"
+        4: wrong_type: event_time is no time (RFC 3339, or microseconds as an integer): "{\"unit\":5,\"event_time\":\"ERROR: Cast error: Failed to convert 9223372036854775807 to datetime for Timestamp(ms, \"+02:00\")\",\"lat\":\"5\",\"lon\":5}"
+    "#]].assert_eq(&shown(&all));
+    let path = folder.0.path().join("foreign.avro");
+    ocf(&path, &foreign());
+    let avro = read(FileInput { map: map(&[("device_id", "unit")]), ..input(Kind::Gps, &path) }).unwrap();
+    assert_eq!(avro.columns, all.columns);
+    assert_eq!(avro.offsets, all.offsets);
+}
+
+#[test]
+fn times_of_any_unit_and_money_of_any_type() {
+    let folder = Folder::new();
+    let text = |value: &str| Arc::new(StringArray::from(vec![value])) as ArrayRef;
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("event_time", Arc::new(TimestampNanosecondArray::from(vec![1_704_067_200_123_456_789]))),
+        ("order_id", text("o")),
+        ("product_id", text("p")),
+        ("quantity", Arc::new(Int64Array::from(vec![3]))),
+        ("amount", Arc::new(Float64Array::from(vec![0.1 + 0.2]))),
+        ("currency", text("EUR")),
+        ("kind", text("sale")),
+        ("sequence", Arc::new(Float64Array::from(vec![7.0]))),
+    ];
+    let path = folder.0.path().join("orders.parquet");
+    parquet(&path, &RecordBatch::try_from_iter(columns).unwrap());
+    let all = read(input(Kind::Orders, &path)).unwrap();
+    assert!(all.rejects.is_empty());
+    let json = String::from_utf8(crate::encode::encode_json(&all.columns, 0)).unwrap();
+    expect![[r#"{"event_id":"","source":"","event_time":"2024-01-01T00:00:00.123456Z","sequence":7,"order_id":"o","product_id":"p","quantity":3.0,"amount":"0.3000","currency":"EUR","kind":"sale"}"#]].assert_eq(&json);
+}
+
+const GPX: &str = r#"<?xml version="1.0"?><gpx version="1.1" creator="test" xmlns="http://www.topografix.com/GPX/1/1">
+<wpt lat="9" lon="9"><name>a place</name></wpt>
+<trk><name>van 7</name><trkseg>
+<trkpt lat="52.5" lon="13.4"><ele>34.5</ele><time>2024-01-01T00:00:00Z</time></trkpt>
+<trkpt lat="52.6" lon="13.5"></trkpt></trkseg></trk>
+<trk><trkseg><trkpt lat="52.7" lon="13.6"><time>2024-01-01T02:00:01.5+02:00</time></trkpt></trkseg></trk></gpx>"#;
+
+#[test]
+fn gpx_tracks_become_pings() {
+    let folder = Folder::new();
+    let all = read(input(Kind::Gps, &folder.write("Morning.gpx", GPX))).unwrap();
+    expect![[r#"
+        +-----------+--------------------------+------+------+------------+
+        | device_id | event_time               | lat  | lon  | accuracy_m |
+        +-----------+--------------------------+------+------+------------+
+        | van 7     | 2024-01-01T00:00:00Z     | 52.5 | 13.4 |            |
+        | Morning   | 2024-01-01T00:00:01.500Z | 52.7 | 13.6 |            |
+        +-----------+--------------------------+------+------+------------+
+        rows [0, 2]
+        1: missing_field: event_time is needed and is missing: "<trkpt lat=\"52.6\" lon=\"13.5\"/>"
+    "#]]
+    .assert_eq(&shown(&all));
+    assert_eq!(all.columns.column(gps::ALTITUDE_M).null_count(), 1);
+    let error = FileReader::open(input(Kind::Calls, &folder.write("b.gpx", GPX))).unwrap_err();
+    assert!(matches!(error, FileError::GpxOnlyGps { .. }));
+    let error = FileReader::open(input(Kind::Gps, &folder.write("c.gpx", &GPX[..300]))).unwrap_err();
+    assert!(matches!(error, FileError::Corrupt { .. }) && !error.is_usage());
+}
+
+#[test]
+fn columns_are_renamed_shared_and_missed_with_a_hint() {
+    let folder = Folder::new();
+    let path = folder.write("a.csv", "lat,lng,datetime,uid\n39.9,116.3,2008-10-23 05:53:05,001\n");
+    let all = read(FileInput {
+        map: map(&[("device_id", "uid"), ("rep_id", "UID"), ("event_time", "datetime"), ("lon", "lng")]),
+        ..input(Kind::Gps, &path)
+    })
+    .unwrap();
+    let json = String::from_utf8(crate::encode::encode_json(&all.columns, 0)).unwrap();
+    expect![[r#"{"event_id":"","source":"","event_time":"2008-10-23T05:53:05Z","device_id":"001","rep_id":"001","lat":39.9,"lon":116.3}"#]].assert_eq(&json);
+    let message = |map| FileReader::open(FileInput { map, ..input(Kind::Gps, &path) }).unwrap_err().to_string();
+    let hints = [
+        message(vec![]),
+        message(map(&[("device", "uid")])),
+        message(map(&[("device_id", "uuid")])),
+        message(map(&[("lat", "lng"), ("lat", "lat")])),
+    ]
+    .map(|hint| hint.replace(folder.0.path().to_str().unwrap(), ""));
+    expect![[r#"
+        /a.csv lacks event_time, device_id, lon for kind gps: its columns are lat, lng, datetime, uid; name the right ones with --map FIELD=COLUMN
+        --map device=uid: kind gps has no field device; did you mean device_id?
+        --map device_id=uuid: /a.csv has no column uuid; did you mean uid?
+        --map names the field lat twice"#]].assert_eq(&hints.join("\n"));
+    let path = folder.write("a.json", "{\"latitude\": 1, \"uid\": 7}\n");
+    let hint = FileReader::open(input(Kind::Gps, &path)).unwrap_err().to_string();
+    assert!(hint.contains("lacks event_time, device_id, lat, lon") && hint.contains("latitude, uid"), "{hint}");
+}
+
+#[test]
+fn wrong_files_are_refused() {
+    let folder = Folder::new();
+    let refused = |name: &str, bytes: &[u8]| match read(input(Kind::Gps, &folder.write(name, bytes))) {
+        Err(error) => error,
+        Ok(all) => all.error.unwrap(),
+    };
+    assert!(matches!(refused("a.txt", b""), FileError::UnknownFormat { .. }));
+    assert!(matches!(refused("a.parquet.gz", b""), FileError::UnknownFormat { .. }));
+    assert!(matches!(refused("a.csv", b""), FileError::Corrupt { .. }));
+    assert!(matches!(refused("a.parquet", b"no"), FileError::Corrupt { .. }));
+    assert!(matches!(refused("a.avro", b"no"), FileError::Corrupt { .. }));
+    assert!(matches!(refused("a.json", b" [{}]"), FileError::Corrupt { .. }));
+    let missing = FileReader::open(input(Kind::Gps, &folder.0.path().join("none.csv"))).unwrap_err();
+    assert!(matches!(missing, FileError::Io { .. }));
+    let folder_itself = folder.0.path().join("folder.csv");
+    std::fs::create_dir(&folder_itself).unwrap();
+    assert!(matches!(FileReader::open(input(Kind::Gps, &folder_itself)).unwrap_err(), FileError::Io { .. }));
+}
+
+#[test]
+fn a_cut_gzip_gives_its_rows_first() {
+    let folder = Folder::new();
+    let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    zip.write_all(b"device_id,event_time,lat,lon\n").unwrap();
+    (0..100_000).for_each(|row| writeln!(zip, "d{row},{row},1,2").unwrap());
+    let mut bytes = zip.finish().unwrap();
+    bytes.truncate(bytes.len() / 2);
+    let all = read(FileInput { batch_rows: 8_192, ..input(Kind::Gps, &folder.write("a.csv.gz", bytes)) }).unwrap();
+    assert!(all.offsets.len() > 10_000);
+    assert!(matches!(all.error, Some(FileError::Corrupt { .. })));
+}
+
+#[test]
+fn lines_beyond_the_bounds_cost_only_themselves() {
+    let folder = Folder::new();
+    let long = "x".repeat(9 * 1024 * 1024);
+    let text = format!("device_id,event_time,lat,lon\na,1,1,1\n{long},1,1,1\nb,1,1,1\n\"{long},1,1,1\nc,1,1,1\n");
+    let all = read(input(Kind::Gps, &folder.write("a.csv", text))).unwrap();
+    assert_eq!(all.rejects[0].reason, RejectReason::Oversized);
+    assert!(all.rejects[0].payload.len() <= 64 * 1024);
+    let devices = all.columns.column(gps::DEVICE_ID).clone();
+    assert_eq!(devices.as_ref(), &StringArray::from(vec!["a", "b", "c"]) as &dyn Array);
+    let text = format!(
+        "{{\"device_id\":\"a\",\"event_time\":1,\"lat\":1,\"lon\":1}}\n{long}\n\n{{\"device_id\":\"b\",\"event_time\":1,\"lat\":1,\"lon\":1}}"
+    );
+    let all = read(input(Kind::Gps, &folder.write("a.jsonl", text))).unwrap();
+    assert_eq!((all.offsets, all.rejects.len()), (vec![0, 2], 1));
+}
+
+#[test]
+fn lists_from_every_format() {
+    let folder = Folder::new();
+    let csv = folder.write(
+        "a.csv",
+        "calendar_id,time_zone,working_hours,holidays\nc,UTC,mon 09:00-17:00; tue 09:00-12:00,2024-12-25;2025-01-01\n",
+    );
+    let json = folder.write(
+        "a.json",
+        r#"{"calendar_id":"c","time_zone":"UTC","working_hours":["mon 09:00-17:00","tue 09:00-12:00"],"holidays":["2024-12-25",20089]}
+{"calendar_id":"c","time_zone":"UTC","working_hours":[1]}
+{"calendar_id":"c","time_zone":"UTC","working_hours":{"mon":1}}"#,
+    );
+    let from_csv = read(input(Kind::Calendars, &csv)).unwrap();
+    let from_json = read(input(Kind::Calendars, &json)).unwrap();
+    assert_eq!(from_csv.columns, from_json.columns);
+    assert_eq!(from_csv.columns.num_rows(), 1);
+    assert_eq!(from_json.rejects.len(), 2);
+}
+
+fn csv_text(kind: Kind, rows: &[Row]) -> String {
+    let line = |cells: Vec<String>| cells.join(",") + "\n";
+    let mut text = line(kind.schema().fields().iter().map(|f| f.name().clone()).collect());
+    for row in rows {
+        let quoted =
+            |cell: &Option<String>| cell.as_ref().map_or(String::new(), |c| format!("\"{}\"", c.replace('"', "\"\"")));
+        text += &line(row.iter().map(quoted).collect());
+    }
+    text
+}
+
+fn json_text(kind: Kind, rows: &[Row]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let mut object = serde_json::Map::new();
+        for (field, cell) in kind.schema().fields().iter().zip(row) {
+            let Some(cell) = cell else { continue };
+            let value = match field.data_type() {
+                DataType::List(_) => cell.split(';').map(serde_json::Value::from).collect(),
+                _ => serde_json::Value::from(cell.as_str()),
+            };
+            object.insert(field.name().clone(), value);
+        }
+        text += &serde_json::Value::Object(object).to_string();
+        text.push('\n');
+    }
+    text
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn all_formats_agree((kind, rows) in proptest::sample::select(Kind::ALL.to_vec()).prop_flat_map(|kind| (Just(kind), rows(kind)))) {
+        let folder = Folder::new();
+        let expected = batch_of(kind, &rows);
+        let path = |name: &str| folder.0.path().join(name);
+        folder.write("rows.csv", csv_text(kind, &rows));
+        folder.write("rows.ndjson", json_text(kind, &rows));
+        folder.write("own.ndjson", (0..rows.len()).flat_map(|row| [crate::encode::encode_json(&expected, row), b"\n".to_vec()]).flatten().collect::<Vec<u8>>());
+        parquet(&path("rows.parquet"), &expected);
+        ocf(&path("rows.avro"), &expected);
+        for name in ["rows.csv", "rows.ndjson", "own.ndjson", "rows.parquet", "rows.avro"] {
+            let all = read(input(kind, &path(name))).unwrap();
+            prop_assert!(all.rejects.is_empty() && all.error.is_none(), "{} {:?} {:?}", name, all.rejects, all.error);
+            prop_assert_eq!(&all.columns, &expected, "{}", name);
+            prop_assert_eq!(all.offsets, (0..rows.len() as i64).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::sample::select(b"\",\n\r{}[]:a1.-\\ \xff".to_vec()), 0..400)) {
+        let folder = Folder::new();
+        let header = b"device_id,event_time,lat,lon\n";
+        let all = read(input(Kind::Gps, &folder.write("a.csv", [header.as_slice(), &bytes].concat()))).unwrap();
+        prop_assert!(all.error.is_none());
+        let mut numbers: Vec<i64> = all.offsets.iter().copied().chain(all.rejects.iter().map(|reject| reject.offset)).collect();
+        numbers.sort_unstable();
+        prop_assert_eq!(&numbers, &(0..numbers.len() as i64).collect::<Vec<_>>());
+        let _ = read(input(Kind::Gps, &folder.write("a.ndjson", &bytes)));
+    }
+}
+
+/// Recorded tracks that lie beside the project during its development and are not part of it.
+#[test]
+fn recorded_tracks_are_read_whole() {
+    let name = "shared/data/geolife_sample.csv.gz";
+    let found =
+        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join(name)).find(|path| path.exists());
+    let Some(path) = found else {
+        eprintln!("NOT TESTED: no {name} beside the workspace");
+        return;
+    };
+    let map = map(&[("device_id", "uid"), ("event_time", "datetime"), ("lon", "lng")]);
+    let all = read(FileInput { map, batch_rows: 8_192, ..input(Kind::Gps, &path) }).unwrap();
+    assert_eq!((all.offsets.len(), all.rejects.len()), (217_653, 0));
+    let json = String::from_utf8(crate::encode::encode_json(&all.columns, 0)).unwrap();
+    assert_eq!(
+        json,
+        r#"{"event_id":"","source":"","event_time":"2008-10-23T05:53:05Z","device_id":"001","lat":39.984094,"lon":116.319236}"#
+    );
+}
