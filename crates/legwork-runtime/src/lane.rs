@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use legwork_operators::{Operator, operator_for};
 use legwork_types::time::LaneClock;
 use legwork_types::{

@@ -1,6 +1,7 @@
 //! A pipeline: one source, some workers, many lanes; its tables and its health.
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -269,8 +270,8 @@ impl PipelineTables {
     /// Asks every worker and waits for all answers.
     fn ask<T: Send + 'static>(
         &self,
-        command: impl Fn(oneshot::Sender<Vec<T>>) -> Command,
-    ) -> impl Future<Output = Result<Vec<T>, LiveError>> + Send + use<T> {
+        command: &dyn Fn(oneshot::Sender<Vec<T>>) -> Command,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<T>, LiveError>> + Send>> {
         let replies: Vec<_> = self
             .shared
             .workers
@@ -280,14 +281,14 @@ impl PipelineTables {
                 worker.send(command(sender)).then_some(receiver)
             })
             .collect();
-        async move {
+        Box::pin(async move {
             let mut answers = Vec::new();
             for reply in replies {
                 let reply = reply.ok_or(LiveError::ShuttingDown)?;
                 answers.extend(reply.await.map_err(|_| LiveError::ShuttingDown)?);
             }
             Ok(answers)
-        }
+        })
     }
 }
 
@@ -297,18 +298,18 @@ impl LiveTables for PipelineTables {
             return Box::pin(std::future::ready(Ok(vec![snapshot])));
         }
         if table == Table::PipelineLanes.name() {
-            let statuses = self.ask(Command::Statuses);
+            let statuses = self.ask(&Command::Statuses);
             return Box::pin(async move {
                 let mut statuses = statuses.await?;
                 statuses.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
                 Ok(vec![of_batch(rows::pipeline_lanes(&statuses))])
             });
         }
-        Box::pin(self.ask(|reply| Command::Snapshot(table.to_owned(), reply)))
+        self.ask(&|reply| Command::Snapshot(table.to_owned(), reply))
     }
 
     fn lookup(&self, lookup: Lookup) -> SnapshotFuture {
-        let batches = self.ask(|reply| Command::Lookup(lookup.clone(), reply));
+        let batches = self.ask(&|reply| Command::Lookup(lookup.clone(), reply));
         Box::pin(async move { Ok(batches.await?.into_iter().map(of_batch).collect()) })
     }
 

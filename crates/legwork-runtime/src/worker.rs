@@ -27,17 +27,17 @@ pub(crate) enum Command {
 }
 
 /// Runs a closure when its last holder lets go of it.
-pub(crate) struct Done(Option<Box<dyn FnOnce() + Send>>);
+pub(crate) struct Done(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl Done {
     pub(crate) fn new(done: Box<dyn FnOnce() + Send>) -> Arc<Done> {
-        Arc::new(Done(Some(done)))
+        Arc::new(Done(Mutex::new(Some(done))))
     }
 }
 
 impl Drop for Done {
     fn drop(&mut self) {
-        if let Some(done) = self.0.take() {
+        if let Some(done) = self.0.get_mut().take() {
             done();
         }
     }
