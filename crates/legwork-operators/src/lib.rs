@@ -3,6 +3,18 @@
 //! Each is a function of the *set* of events it accepted: not of their order of arrival, of how they were cut into batches, of the
 //! wall clock, of other topics or of reference data. At every moment its tables equal the batch answer over those events.
 
+pub mod activity;
+mod build;
+pub mod deals;
+pub mod records;
+mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod testing;
+
+pub use build::{OperatorConfig, operator_for};
+pub use state::DedupConfig;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 

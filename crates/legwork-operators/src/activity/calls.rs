@@ -1,0 +1,204 @@
+//! Calls: entities, in the window of their start.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, Float64Array, StringArray, TimestampMicrosecondArray};
+use legwork_types::time::{LaneClock, TimeConfig};
+use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, calls};
+
+use super::touches::{Concerns, Direction, TouchRow, touches};
+use super::windows::{Share, Windows};
+use crate::Operator;
+use crate::state::{
+    Candidate, ClockOf, Common, DedupConfig, Entities, Interner, Keys, NONE, Outcome, Place, Rows, Tally, hash_of,
+    opt_text,
+};
+
+/// Longest time connected that is believed, seconds (30 years): beyond it lie only broken clocks.
+const TALK_S_MAX: f64 = 1e9;
+const COMPLETED: u8 = 1;
+
+/// Calls by rep and window, and the touches they are. Key and clock: rep_id. A call belongs to the window of its start_time, else of
+/// its event_time. `talk_s` is its duration_s; where that is missing and the call was completed, end minus start. What is negative
+/// or no number counts as nothing.
+#[derive(Debug)]
+pub struct Calls {
+    entities: Entities,
+    reps: Keys,
+    refs: Interner,
+    /// By the number of the call.
+    touches: Rows<TouchRow>,
+    talk_nanos: Vec<i64>,
+    windows: Windows<4>,
+}
+
+impl Calls {
+    /// Without calls.
+    pub fn new(time: &TimeConfig, dedup: &DedupConfig) -> Calls {
+        Calls {
+            entities: Entities::new(dedup, Some(time)),
+            reps: Keys::default(),
+            refs: Interner::default(),
+            touches: Rows::default(),
+            talk_nanos: Vec::new(),
+            windows: Windows::new(time.window_us),
+        }
+    }
+
+    fn take(&mut self, columns: &Columns<'_>, row: usize) -> Outcome {
+        let common = &columns.common;
+        let event_id = common.event_id(row);
+        let rep = self.reps.intern(columns.rep.value(row));
+        let candidate = Candidate {
+            id: columns.call.value(row),
+            event_time_us: common.time_us(row),
+            sequence: common.sequence(row),
+            event_id: &event_id,
+            source: common.source(row),
+            content: columns.content(row),
+        };
+        let offered = self.entities.offer(&candidate, ClockOf::Key(rep, &self.reps.clocks_us));
+        if !matches!(offered.outcome, Outcome::Accepted { .. }) {
+            return offered.outcome;
+        }
+        self.reps.advance(rep, candidate.event_time_us);
+        match offered.place {
+            Place::Nowhere => {}
+            Place::First => {
+                let (touch, talk_nanos) = self.read(columns, row, rep, self.talk_nanos.len());
+                self.touches.insert(touch);
+                self.talk_nanos.push(talk_nanos);
+                self.windows.add(rep, touch.time_us, &share(&touch, talk_nanos));
+            }
+            Place::Newest(call) => {
+                let (touch, talk_nanos) = self.read(columns, row, rep, call as usize);
+                let old = std::mem::replace(self.touches.get_mut(call), touch);
+                let old_nanos = std::mem::replace(&mut self.talk_nanos[call as usize], talk_nanos);
+                self.windows.subtract(old.rep, old.time_us, &share(&old, old_nanos));
+                self.windows.add(rep, touch.time_us, &share(&touch, talk_nanos));
+            }
+        }
+        offered.outcome
+    }
+
+    fn read(&mut self, columns: &Columns<'_>, row: usize, rep: u32, call: usize) -> (TouchRow, i64) {
+        let (deal, lead, account) = columns.concerns(row);
+        let Concerns { deal, lead, account } = Concerns::intern(&mut self.refs, deal, lead, account);
+        let is_completed = columns.status.value(row) == "completed";
+        let touch = TouchRow {
+            time_us: columns.start_us(row).unwrap_or(columns.common.time_us(row)),
+            rep,
+            id: u32::try_from(call).expect("entities are numbered in 32 bits"),
+            source: NONE,
+            deal,
+            lead,
+            account,
+            direction: Direction::parse(columns.direction.value(row)),
+            status: if is_completed { COMPLETED } else { 0 },
+        };
+        (touch, columns.talk_nanos(row, is_completed))
+    }
+}
+
+fn share(touch: &TouchRow, nanos: i64) -> Share<4> {
+    let is_inbound = u32::from(touch.direction == Direction::Inbound);
+    Share { counts: [1, u32::from(touch.status == COMPLETED), is_inbound, 1 - is_inbound], nanos }
+}
+
+struct Columns<'a> {
+    common: Common<'a>,
+    call: &'a StringArray,
+    rep: &'a StringArray,
+    direction: &'a StringArray,
+    status: &'a StringArray,
+    start: &'a TimestampMicrosecondArray,
+    end: &'a TimestampMicrosecondArray,
+    duration_s: &'a Float64Array,
+    deal: &'a StringArray,
+    lead: &'a StringArray,
+    account: &'a StringArray,
+}
+
+impl<'a> Columns<'a> {
+    fn of(events: &'a EventBatch) -> Columns<'a> {
+        Columns {
+            common: Common::of(events),
+            call: events.strings(calls::CALL_ID),
+            rep: events.strings(calls::REP_ID),
+            direction: events.strings(calls::DIRECTION),
+            status: events.strings(calls::STATUS),
+            start: events.times(calls::START_TIME),
+            end: events.times(calls::END_TIME),
+            duration_s: events.f64s(calls::DURATION_S),
+            deal: events.strings(calls::DEAL_ID),
+            lead: events.strings(calls::LEAD_ID),
+            account: events.strings(calls::ACCOUNT_ID),
+        }
+    }
+
+    fn start_us(&self, row: usize) -> Option<i64> {
+        self.start.is_valid(row).then(|| self.start.value(row))
+    }
+
+    fn concerns(&self, row: usize) -> (Option<&'a str>, Option<&'a str>, Option<&'a str>) {
+        (opt_text(self.deal, row), opt_text(self.lead, row), opt_text(self.account, row))
+    }
+
+    fn talk_nanos(&self, row: usize, is_completed: bool) -> i64 {
+        let seconds = if self.duration_s.is_valid(row) {
+            self.duration_s.value(row)
+        } else if is_completed && self.start.is_valid(row) && self.end.is_valid(row) {
+            self.end.value(row).saturating_sub(self.start.value(row)) as f64 / 1e6
+        } else {
+            0.0
+        };
+        // NaN becomes 0 by the cast.
+        (seconds.clamp(0.0, TALK_S_MAX) * 1e9).round() as i64
+    }
+
+    fn content(&self, row: usize) -> u64 {
+        hash_of((
+            self.rep.value(row),
+            self.direction.value(row),
+            self.status.value(row),
+            self.start_us(row),
+            self.end.is_valid(row).then(|| self.end.value(row)),
+            self.duration_s.is_valid(row).then(|| self.duration_s.value(row).to_bits()),
+            self.concerns(row),
+        ))
+    }
+}
+
+impl Operator for Calls {
+    fn apply(&mut self, events: &EventBatch, _clock: &LaneClock) -> Verdicts {
+        let columns = Columns::of(events);
+        let mut tally = Tally::default();
+        for row in 0..events.n_rows() {
+            tally.count(row, self.take(&columns, row));
+        }
+        tally.verdicts()
+    }
+
+    fn tables(&self) -> Vec<&'static str> {
+        vec![Table::RepCalls.name(), Table::Touches.name()]
+    }
+
+    fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
+        match Table::by_name(table)? {
+            Table::RepCalls => Some(self.windows.snapshot(Table::RepCalls, self.reps.names.texts())),
+            Table::Touches => {
+                Some(touches(&self.touches, "call", &self.reps.names, &self.refs, self.entities.ids().texts()))
+            }
+            _ => None,
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.entities.memory_bytes()
+            + self.reps.memory_bytes()
+            + self.refs.memory_bytes()
+            + self.touches.memory_bytes()
+            + 8 * self.talk_nanos.capacity()
+            + self.windows.memory_bytes()
+    }
+}

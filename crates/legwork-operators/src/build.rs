@@ -1,0 +1,36 @@
+//! Which operator a kind has.
+
+use legwork_types::Kind;
+use legwork_types::time::TimeConfig;
+
+use crate::activity::{Calls, Emails, Meetings, Messages, Tasks};
+use crate::deals::Deals;
+use crate::records::{Facts, Leads, Orders, Reference};
+use crate::{DedupConfig, Operator};
+
+/// What operators are built with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct OperatorConfig {
+    /// Windows, lateness.
+    pub time: TimeConfig,
+    /// Duplicates.
+    pub dedup: DedupConfig,
+}
+
+/// A new operator for a lane of that kind; none for gps, whose operator is built elsewhere.
+pub fn operator_for(kind: Kind, config: &OperatorConfig) -> Option<Box<dyn Operator>> {
+    let OperatorConfig { time, dedup } = config;
+    Some(match kind {
+        Kind::Gps => return None,
+        Kind::Calls => Box::new(Calls::new(time, dedup)),
+        Kind::Emails => Box::new(Emails::new(time, dedup)),
+        Kind::Messages => Box::new(Messages::new(time, dedup)),
+        Kind::Meetings => Box::new(Meetings::new(time, dedup)),
+        Kind::Tasks => Box::new(Tasks::new(time, dedup)),
+        Kind::CheckIns | Kind::Shifts | Kind::Costs => Box::new(Facts::new(kind, dedup)),
+        Kind::Leads => Box::new(Leads::default()),
+        Kind::DealEvents => Box::new(Deals::default()),
+        Kind::Orders => Box::new(Orders::new(dedup)),
+        _ => Box::new(Reference::new(kind)),
+    })
+}

@@ -1,0 +1,250 @@
+//! Deals and their visits to stages, folded from patches in event-time order.
+//!
+//! What a stage is - its position, whether it wins or loses - is not known here: exits, regressions and business time are views.
+
+mod fold;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use legwork_types::time::LaneClock;
+use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, deal_events};
+
+use crate::Operator;
+use crate::state::{
+    Fold, NONE, PatchView, Patches, Rows, Texts, View, counts, dates, flags, moneys, names, opt_measures, snapshot,
+    times,
+};
+use fold::{Deal, FIELDS, Visit, fold};
+
+/// Deals as their newest patches leave them, and every visit to a stage. No event is ever late.
+///
+/// - A visit starts when the stage, or the pipeline while there is a stage, changes its value; a patch that names the same stage
+///   again starts none. Clearing the stage ends the visit with nothing that came next. A field that one patch both clears and sets
+///   is set.
+/// - A visit's owner is the one at its newest moment: when the stage was left, before the patch that left it, or now.
+/// - `n_close_date_pushes` counts the changes of a known close date to a later one.
+/// - `deleted` marks a deal; a later patch may unmark it. Its visits stay.
+/// - The same (source, event_id) again is a duplicate. An edited event replaces the first one if its content is larger - by
+///   event_time, sequence, deal_id, then field by field in the schema's order, then the fields cleared - and else is a duplicate
+///   too, so that the same one wins whichever came first.
+#[derive(Debug)]
+pub struct Deals {
+    patches: Patches,
+    tables: Tables,
+}
+
+impl Default for Deals {
+    fn default() -> Deals {
+        Deals { patches: Patches::new(&FIELDS, deal_events::DEAL_ID, deal_events::CLEARED), tables: Tables::default() }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct VisitRow {
+    visit: Visit,
+    deal: u32,
+    visit_no: u32,
+    /// Slot of the same deal's visit before this.
+    previous: u32,
+    revision: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct DealRow {
+    deal: Deal,
+    key: u32,
+    n_visits: u32,
+    newest_visit: u32,
+    revision: u32,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    /// By the number of the deal: its slot.
+    slots: Vec<u32>,
+    deals: Rows<DealRow>,
+    visits: Rows<VisitRow>,
+    scratch: Vec<Visit>,
+}
+
+impl Tables {
+    fn slot(&mut self, key: u32) -> u32 {
+        if self.slots.len() <= key as usize {
+            self.slots.resize(key as usize + 1, NONE);
+        }
+        self.slots[key as usize]
+    }
+
+    fn insert(&mut self, key: u32, deal: Deal, revision: u32) -> u32 {
+        let slot = self.deals.insert(DealRow { deal, key, n_visits: 0, newest_visit: NONE, revision });
+        self.slots[key as usize] = slot;
+        slot
+    }
+
+    /// Writes what changed of a deal and, from visit number `start` on, of its visits.
+    fn write(&mut self, slot: u32, deal: &Deal, start: usize, visits: &[Visit], revision: u32) {
+        let mut row = *self.deals.get(slot);
+        let mut old = Vec::new();
+        while row.n_visits as usize > start {
+            old.push(row.newest_visit);
+            row.newest_visit = self.visits.get(row.newest_visit).previous;
+            row.n_visits -= 1;
+        }
+        for visit in visits {
+            row.n_visits += 1;
+            let new =
+                VisitRow { visit: *visit, deal: row.key, visit_no: row.n_visits, previous: row.newest_visit, revision };
+            row.newest_visit = match old.pop() {
+                None => self.visits.insert(new),
+                Some(slot) => {
+                    let place = self.visits.get(slot);
+                    debug_assert_eq!((place.visit_no, place.previous), (new.visit_no, new.previous));
+                    if place.visit != new.visit {
+                        *self.visits.get_mut(slot) = new;
+                    }
+                    slot
+                }
+            };
+        }
+        old.into_iter().for_each(|slot| self.visits.remove(slot));
+        if row.deal != *deal {
+            row.deal = *deal;
+            row.revision = revision;
+        }
+        *self.deals.get_mut(slot) = row;
+    }
+}
+
+impl Fold for Tables {
+    fn append(&mut self, key: u32, patch: &PatchView<'_>, revision: u32) {
+        let mut slot = self.slot(key);
+        if slot == NONE {
+            slot = self.insert(key, Deal::new(patch), revision);
+        }
+        let row = *self.deals.get(slot);
+        let mut visits = std::mem::take(&mut self.scratch);
+        visits.clear();
+        let start = (row.n_visits as usize).saturating_sub(1);
+        if row.newest_visit != NONE {
+            visits.push(self.visits.get(row.newest_visit).visit);
+        }
+        let mut deal = row.deal;
+        fold(&mut deal, &mut visits, patch);
+        self.write(slot, &deal, start, &visits, revision);
+        self.scratch = visits;
+    }
+
+    fn refold<'a>(&mut self, key: u32, mut patches: impl Iterator<Item = PatchView<'a>>, revision: u32) {
+        let slot = self.slot(key);
+        let Some(first) = patches.next() else {
+            if slot != NONE {
+                let deal = self.deals.get(slot).deal;
+                self.write(slot, &deal, 0, &[], revision);
+                self.deals.remove(slot);
+                self.slots[key as usize] = NONE;
+            }
+            return;
+        };
+        let mut visits = std::mem::take(&mut self.scratch);
+        visits.clear();
+        let mut deal = Deal::new(&first);
+        fold(&mut deal, &mut visits, &first);
+        patches.for_each(|patch| fold(&mut deal, &mut visits, &patch));
+        let slot = if slot == NONE { self.insert(key, deal, revision) } else { slot };
+        self.write(slot, &deal, 0, &visits, revision);
+        self.scratch = visits;
+    }
+}
+
+impl Operator for Deals {
+    fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
+        self.patches.apply(events, &mut self.tables, clock.revision)
+    }
+
+    fn tables(&self) -> Vec<&'static str> {
+        vec![Table::Deals.name(), Table::DealStageVisits.name()]
+    }
+
+    fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
+        let (keys, texts) = (self.patches.keys().clone(), self.patches.texts().clone());
+        match Table::by_name(table)? {
+            Table::Deals => Some(snapshot(Table::Deals.schema(), &self.tables.deals, DealView { keys, texts })),
+            Table::DealStageVisits => {
+                Some(snapshot(Table::DealStageVisits.schema(), &self.tables.visits, VisitView { keys, texts }))
+            }
+            _ => None,
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.patches.memory_bytes()
+            + 4 * self.tables.slots.capacity()
+            + self.tables.deals.memory_bytes()
+            + self.tables.visits.memory_bytes()
+    }
+}
+
+#[derive(Debug)]
+struct DealView {
+    keys: Texts,
+    texts: Texts,
+}
+
+impl View for DealView {
+    type Row = DealRow;
+
+    fn column(&self, column: usize, rows: &[&DealRow]) -> ArrayRef {
+        let deals = rows.iter().map(|row| &row.deal);
+        match column {
+            0 => names(&self.keys, rows.iter().map(|row| row.key)),
+            1 => names(&self.texts, deals.map(|deal| deal.pipeline)),
+            2 => names(&self.texts, deals.map(|deal| deal.stage)),
+            3 => times(deals.map(|deal| deal.stage_entered_us)),
+            4 => names(&self.texts, deals.map(|deal| deal.owner)),
+            5 => names(&self.texts, deals.map(|deal| deal.account)),
+            6 => names(&self.texts, deals.map(|deal| deal.lead)),
+            7 => moneys(deals.map(|deal| deal.amount)),
+            8 => names(&self.texts, deals.map(|deal| deal.currency)),
+            9 => dates(deals.map(|deal| deal.close_date)),
+            10 => opt_measures(deals.map(|deal| deal.probability)),
+            11 => times(deals.map(|deal| deal.created_us)),
+            12 => times(deals.map(|deal| deal.next_step_us)),
+            13 => times(deals.map(|deal| deal.snooze_until_us)),
+            14 => names(&self.texts, deals.map(|deal| deal.snooze_reason)),
+            15 => counts(deals.map(|deal| i64::from(deal.n_close_date_pushes))),
+            16 => flags(deals.map(|deal| deal.is_deleted)),
+            17 => times(deals.map(|deal| deal.last_event_us)),
+            _ => counts(rows.iter().map(|row| i64::from(row.revision))),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct VisitView {
+    keys: Texts,
+    texts: Texts,
+}
+
+impl View for VisitView {
+    type Row = VisitRow;
+
+    fn column(&self, column: usize, rows: &[&VisitRow]) -> ArrayRef {
+        let visits = rows.iter().map(|row| &row.visit);
+        match column {
+            0 => names(&self.keys, rows.iter().map(|row| row.deal)),
+            1 => counts(rows.iter().map(|row| i64::from(row.visit_no))),
+            2 => names(&self.texts, visits.map(|visit| visit.pipeline)),
+            3 => names(&self.texts, visits.map(|visit| visit.stage)),
+            4 => times(visits.map(|visit| visit.entered_us)),
+            5 => times(visits.map(|visit| visit.left_us)),
+            6 => names(&self.texts, visits.map(|visit| visit.next_pipeline)),
+            7 => names(&self.texts, visits.map(|visit| visit.next_stage)),
+            8 => names(&self.texts, visits.map(|visit| visit.owner)),
+            _ => counts(rows.iter().map(|row| i64::from(row.revision))),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Leads, folded from patches in event-time order.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use legwork_types::time::LaneClock;
+use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, leads as columns};
+
+use crate::Operator;
+use crate::state::{
+    Field, FieldType, Fold, NO_TIME, NONE, PatchView, Patches, Rows, Texts, Value, View, counts, names, opt_measures,
+    snapshot, times,
+};
+
+const ORIGIN: usize = 0;
+const OWNER: usize = 1;
+const STATUS: usize = 2;
+const SCORE: usize = 3;
+const DEAL: usize = 4;
+const ACCOUNT: usize = 5;
+
+const fn field(column: usize, name: &'static str, field_type: FieldType) -> Field {
+    Field { column, name, field_type }
+}
+
+static FIELDS: [Field; 6] = [
+    field(columns::ORIGIN, "origin", FieldType::Text),
+    field(columns::OWNER_ID, "owner_id", FieldType::Text),
+    field(columns::STATUS, "status", FieldType::Text),
+    field(columns::SCORE, "score", FieldType::Real),
+    field(columns::DEAL_ID, "deal_id", FieldType::Text),
+    field(columns::ACCOUNT_ID, "account_id", FieldType::Text),
+];
+
+/// Leads as their newest patches leave them. No event is ever late. `status_entered_time` is when the status last changed to what it
+/// is; `source` is that of the newest patch. Edited events are treated as those of deals.
+#[derive(Debug)]
+pub struct Leads {
+    patches: Patches,
+    rows: LeadRows,
+}
+
+impl Default for Leads {
+    fn default() -> Leads {
+        Leads { patches: Patches::new(&FIELDS, columns::LEAD_ID, columns::CLEARED), rows: LeadRows::default() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Lead {
+    created_us: i64,
+    last_event_us: i64,
+    status_entered_us: i64,
+    score: Option<f64>,
+    texts: [u32; 6],
+    source: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LeadRow {
+    lead: Lead,
+    key: u32,
+    revision: u32,
+}
+
+#[derive(Debug, Default)]
+struct LeadRows {
+    /// By the number of the lead: its slot.
+    slots: Vec<u32>,
+    rows: Rows<LeadRow>,
+}
+
+fn first(patch: &PatchView<'_>) -> Lead {
+    let mut lead = Lead {
+        created_us: patch.event_time_us,
+        last_event_us: NO_TIME,
+        status_entered_us: NO_TIME,
+        score: None,
+        texts: [NONE; 6],
+        source: NONE,
+    };
+    fold(&mut lead, patch);
+    lead
+}
+
+fn fold(lead: &mut Lead, patch: &PatchView<'_>) {
+    let status = lead.texts[STATUS];
+    for field in (0..FIELDS.len()).filter(|field| patch.cleared >> field & 1 == 1) {
+        match field {
+            SCORE => lead.score = None,
+            _ => lead.texts[field] = NONE,
+        }
+    }
+    for (field, value) in patch.values() {
+        match value {
+            Value::Text(text) => lead.texts[field] = text,
+            Value::Real(score) => lead.score = Some(score),
+            other => unreachable!("no field of a lead is {other:?}"),
+        }
+    }
+    lead.last_event_us = patch.event_time_us;
+    lead.source = patch.source;
+    if lead.texts[STATUS] != status {
+        lead.status_entered_us = if lead.texts[STATUS] == NONE { NO_TIME } else { patch.event_time_us };
+    }
+}
+
+impl LeadRows {
+    fn write(&mut self, key: u32, lead: Option<Lead>, revision: u32) {
+        let slot = self.slots[key as usize];
+        match lead {
+            None if slot == NONE => {}
+            None => {
+                self.rows.remove(slot);
+                self.slots[key as usize] = NONE;
+            }
+            Some(lead) if slot == NONE => {
+                self.slots[key as usize] = self.rows.insert(LeadRow { lead, key, revision });
+            }
+            Some(lead) if self.rows.get(slot).lead != lead => {
+                *self.rows.get_mut(slot) = LeadRow { lead, key, revision };
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn slot(&mut self, key: u32) -> u32 {
+        if self.slots.len() <= key as usize {
+            self.slots.resize(key as usize + 1, NONE);
+        }
+        self.slots[key as usize]
+    }
+}
+
+impl Fold for LeadRows {
+    fn append(&mut self, key: u32, patch: &PatchView<'_>, revision: u32) {
+        let slot = self.slot(key);
+        let lead = if slot == NONE {
+            first(patch)
+        } else {
+            let mut lead = self.rows.get(slot).lead;
+            fold(&mut lead, patch);
+            lead
+        };
+        self.write(key, Some(lead), revision);
+    }
+
+    fn refold<'a>(&mut self, key: u32, mut patches: impl Iterator<Item = PatchView<'a>>, revision: u32) {
+        self.slot(key);
+        let mut lead = patches.next().map(|patch| first(&patch));
+        if let Some(lead) = &mut lead {
+            patches.for_each(|patch| fold(lead, &patch));
+        }
+        self.write(key, lead, revision);
+    }
+}
+
+impl Operator for Leads {
+    fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
+        self.patches.apply(events, &mut self.rows, clock.revision)
+    }
+
+    fn tables(&self) -> Vec<&'static str> {
+        vec![Table::Leads.name()]
+    }
+
+    fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
+        let view = || LeadView { keys: self.patches.keys().clone(), texts: self.patches.texts().clone() };
+        (table == Table::Leads.name()).then(|| snapshot(Table::Leads.schema(), &self.rows.rows, view()))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.patches.memory_bytes() + 4 * self.rows.slots.capacity() + self.rows.rows.memory_bytes()
+    }
+}
+
+#[derive(Debug)]
+struct LeadView {
+    keys: Texts,
+    texts: Texts,
+}
+
+impl LeadView {
+    fn field(&self, rows: &[&LeadRow], field: usize) -> ArrayRef {
+        names(&self.texts, rows.iter().map(|row| row.lead.texts[field]))
+    }
+}
+
+impl View for LeadView {
+    type Row = LeadRow;
+
+    fn column(&self, column: usize, rows: &[&LeadRow]) -> ArrayRef {
+        match column {
+            0 => names(&self.keys, rows.iter().map(|row| row.key)),
+            1 => self.field(rows, ORIGIN),
+            2 => self.field(rows, OWNER),
+            3 => self.field(rows, STATUS),
+            4 => opt_measures(rows.iter().map(|row| row.lead.score)),
+            5 => self.field(rows, DEAL),
+            6 => self.field(rows, ACCOUNT),
+            7 => times(rows.iter().map(|row| row.lead.created_us)),
+            8 => times(rows.iter().map(|row| row.lead.status_entered_us)),
+            9 => times(rows.iter().map(|row| row.lead.last_event_us)),
+            10 => names(&self.texts, rows.iter().map(|row| row.lead.source)),
+            _ => counts(rows.iter().map(|row| i64::from(row.revision))),
+        }
+    }
+}

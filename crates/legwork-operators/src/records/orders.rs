@@ -1,0 +1,180 @@
+//! Orders: entities.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, StringArray};
+use arrow::datatypes::Decimal128Type;
+use legwork_types::time::LaneClock;
+use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, orders};
+
+use crate::Operator;
+use crate::state::{
+    Candidate, ClockOf, Common, DedupConfig, Entities, Interner, Outcome, Place, Rows, Tally, Texts, View, counts,
+    hash_of, measures, money_units, moneys, names, opt_text, snapshot, times,
+};
+
+/// Order lines in their newest version. Key and clock: order_id. No event is ever late.
+#[derive(Debug)]
+pub struct Orders {
+    entities: Entities,
+    texts: Interner,
+    /// By the number of the order.
+    rows: Rows<OrderRow>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OrderRow {
+    event_time_us: i64,
+    quantity: f64,
+    amount: i64,
+    order: u32,
+    deal: u32,
+    account: u32,
+    rep: u32,
+    product: u32,
+    currency: u32,
+    kind: u32,
+    source: u32,
+    revision: u32,
+}
+
+impl Orders {
+    /// Without orders.
+    pub fn new(dedup: &DedupConfig) -> Orders {
+        Orders { entities: Entities::new(dedup, None), texts: Interner::default(), rows: Rows::default() }
+    }
+
+    fn take(&mut self, columns: &Columns<'_>, row: usize, revision: u32) -> Outcome {
+        let common = &columns.common;
+        let event_id = common.event_id(row);
+        let candidate = Candidate {
+            id: columns.order.value(row),
+            event_time_us: common.time_us(row),
+            sequence: common.sequence(row),
+            event_id: &event_id,
+            source: common.source(row),
+            content: columns.content(row),
+        };
+        let offered = self.entities.offer(&candidate, ClockOf::Itself);
+        let order = match offered.place {
+            Place::Nowhere => return offered.outcome,
+            Place::First => u32::try_from(self.entities.ids().len() - 1).expect("entities are numbered in 32 bits"),
+            Place::Newest(order) => order,
+        };
+        let texts = &mut self.texts;
+        let new = OrderRow {
+            event_time_us: candidate.event_time_us,
+            quantity: columns.quantity.value(row),
+            amount: money_units(columns.amount.value(row)),
+            order,
+            deal: texts.intern_opt(opt_text(columns.deal, row)),
+            account: texts.intern_opt(opt_text(columns.account, row)),
+            rep: texts.intern_opt(opt_text(columns.rep, row)),
+            product: texts.intern(columns.product.value(row)),
+            currency: texts.intern(columns.currency.value(row)),
+            kind: texts.intern(columns.kind.value(row)),
+            source: texts.intern(candidate.source),
+            revision,
+        };
+        if offered.place == Place::First {
+            self.rows.insert(new);
+        } else {
+            *self.rows.get_mut(order) = new;
+        }
+        offered.outcome
+    }
+}
+
+struct Columns<'a> {
+    common: Common<'a>,
+    order: &'a StringArray,
+    deal: &'a StringArray,
+    account: &'a StringArray,
+    rep: &'a StringArray,
+    product: &'a StringArray,
+    quantity: &'a Float64Array,
+    amount: &'a Decimal128Array,
+    currency: &'a StringArray,
+    kind: &'a StringArray,
+}
+
+impl<'a> Columns<'a> {
+    fn of(events: &'a EventBatch) -> Columns<'a> {
+        Columns {
+            common: Common::of(events),
+            order: events.strings(orders::ORDER_ID),
+            deal: events.strings(orders::DEAL_ID),
+            account: events.strings(orders::ACCOUNT_ID),
+            rep: events.strings(orders::REP_ID),
+            product: events.strings(orders::PRODUCT_ID),
+            quantity: events.f64s(orders::QUANTITY),
+            amount: events.columns.column(orders::AMOUNT).as_primitive::<Decimal128Type>(),
+            currency: events.strings(orders::CURRENCY),
+            kind: events.strings(orders::KIND),
+        }
+    }
+
+    fn content(&self, row: usize) -> u64 {
+        hash_of((
+            opt_text(self.deal, row),
+            opt_text(self.account, row),
+            opt_text(self.rep, row),
+            self.product.value(row),
+            self.quantity.value(row).to_bits(),
+            self.amount.value(row),
+            self.currency.value(row),
+            self.kind.value(row),
+        ))
+    }
+}
+
+impl Operator for Orders {
+    fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
+        let columns = Columns::of(events);
+        let mut tally = Tally::default();
+        for row in 0..events.n_rows() {
+            tally.count(row, self.take(&columns, row, clock.revision));
+        }
+        tally.verdicts()
+    }
+
+    fn tables(&self) -> Vec<&'static str> {
+        vec![Table::Orders.name()]
+    }
+
+    fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
+        let view = || OrderView { ids: self.entities.ids().texts().clone(), texts: self.texts.texts().clone() };
+        (table == Table::Orders.name()).then(|| snapshot(Table::Orders.schema(), &self.rows, view()))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.entities.memory_bytes() + self.texts.memory_bytes() + self.rows.memory_bytes()
+    }
+}
+
+#[derive(Debug)]
+struct OrderView {
+    ids: Texts,
+    texts: Texts,
+}
+
+impl View for OrderView {
+    type Row = OrderRow;
+
+    fn column(&self, column: usize, rows: &[&OrderRow]) -> ArrayRef {
+        match column {
+            0 => names(&self.ids, rows.iter().map(|row| row.order)),
+            1 => names(&self.texts, rows.iter().map(|row| row.deal)),
+            2 => names(&self.texts, rows.iter().map(|row| row.account)),
+            3 => names(&self.texts, rows.iter().map(|row| row.rep)),
+            4 => names(&self.texts, rows.iter().map(|row| row.product)),
+            5 => measures(rows.iter().map(|row| row.quantity)),
+            6 => moneys(rows.iter().map(|row| Some(row.amount))),
+            7 => names(&self.texts, rows.iter().map(|row| row.currency)),
+            8 => names(&self.texts, rows.iter().map(|row| row.kind)),
+            9 => times(rows.iter().map(|row| row.event_time_us)),
+            10 => names(&self.texts, rows.iter().map(|row| row.source)),
+            _ => counts(rows.iter().map(|row| i64::from(row.revision))),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Compact rows in shared blocks, and snapshots of them that become Arrow when read.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, RecordBatch, RecordBatchOptions,
+    StringArray, StringBuilder, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, SchemaRef};
+use legwork_types::TableSnapshot;
+
+use super::Texts;
+
+/// The time that stands for none.
+pub(crate) const NO_TIME: i64 = i64::MIN;
+
+/// Rows a block: what the writer copies when it touches one row that a reader holds.
+const BLOCK_ROWS: usize = 1024;
+/// Blocks a chunk of a snapshot.
+const CHUNK_BLOCKS: usize = 8;
+
+#[derive(Clone, Debug)]
+struct Block<R> {
+    rows: Vec<R>,
+    live: [u64; BLOCK_ROWS / 64],
+}
+
+impl<R> Block<R> {
+    fn is_live(&self, idx: usize) -> bool {
+        self.live[idx / 64] >> (idx % 64) & 1 == 1
+    }
+
+    fn live_rows(&self) -> impl Iterator<Item = &R> {
+        self.rows.iter().enumerate().filter(|(idx, _)| self.is_live(*idx)).map(|(_, row)| row)
+    }
+}
+
+/// Rows by slot. Slots of removed rows are used again.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows<R> {
+    blocks: Vec<Arc<Block<R>>>,
+    free: Vec<u32>,
+    n_live: usize,
+}
+
+impl<R> Default for Rows<R> {
+    fn default() -> Rows<R> {
+        Rows { blocks: Vec::new(), free: Vec::new(), n_live: 0 }
+    }
+}
+
+impl<R: Copy> Rows<R> {
+    /// Adds a row; gives its slot. Without removals slots are dense from 0.
+    pub(crate) fn insert(&mut self, row: R) -> u32 {
+        self.n_live += 1;
+        if let Some(slot) = self.free.pop() {
+            let (block_idx, idx) = split(slot);
+            let block = Arc::make_mut(&mut self.blocks[block_idx]);
+            block.rows[idx] = row;
+            block.live[idx / 64] |= 1 << (idx % 64);
+            return slot;
+        }
+        if self.blocks.last().is_none_or(|block| block.rows.len() == BLOCK_ROWS) {
+            self.blocks.push(Arc::new(Block { rows: Vec::new(), live: [0; BLOCK_ROWS / 64] }));
+        }
+        let block_idx = self.blocks.len() - 1;
+        let block = Arc::make_mut(&mut self.blocks[block_idx]);
+        let idx = block.rows.len();
+        block.rows.push(row);
+        block.live[idx / 64] |= 1 << (idx % 64);
+        u32::try_from(block_idx * BLOCK_ROWS + idx).expect("fewer than 2^32 rows fit into memory")
+    }
+
+    /// The row in a slot.
+    #[inline]
+    pub(crate) fn get(&self, slot: u32) -> &R {
+        let (block_idx, idx) = split(slot);
+        &self.blocks[block_idx].rows[idx]
+    }
+
+    /// The row in a slot, to be changed. Copies the block when a snapshot holds it.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, slot: u32) -> &mut R {
+        let (block_idx, idx) = split(slot);
+        &mut Arc::make_mut(&mut self.blocks[block_idx]).rows[idx]
+    }
+
+    /// Removes the row in a slot.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        let (block_idx, idx) = split(slot);
+        let block = Arc::make_mut(&mut self.blocks[block_idx]);
+        debug_assert!(block.is_live(idx));
+        block.live[idx / 64] &= !(1 << (idx % 64));
+        self.n_live -= 1;
+        self.free.push(slot);
+    }
+
+    /// Bytes allocated.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let full = self.blocks.len().saturating_sub(1) * BLOCK_ROWS;
+        let rows = full + self.blocks.last().map_or(0, |block| block.rows.capacity());
+        rows * size_of::<R>() + self.blocks.len() * size_of::<Block<R>>() + 4 * self.free.capacity()
+    }
+}
+
+#[inline]
+fn split(slot: u32) -> (usize, usize) {
+    (slot as usize / BLOCK_ROWS, slot as usize % BLOCK_ROWS)
+}
+
+/// How rows become columns.
+pub(crate) trait View: Send + Sync + Debug + 'static {
+    /// A row.
+    type Row: Copy + Send + Sync + Debug + 'static;
+
+    /// Column number `column` of the table.
+    fn column(&self, column: usize, rows: &[&Self::Row]) -> ArrayRef;
+}
+
+#[derive(Debug)]
+struct RowsSnapshot<V: View> {
+    schema: SchemaRef,
+    blocks: Vec<Arc<Block<V::Row>>>,
+    n_rows: usize,
+    view: V,
+}
+
+/// A snapshot of `rows` as a table of that schema.
+pub(crate) fn snapshot<V: View>(schema: SchemaRef, rows: &Rows<V::Row>, view: V) -> Arc<dyn TableSnapshot> {
+    Arc::new(RowsSnapshot { schema, blocks: rows.blocks.clone(), n_rows: rows.n_live, view })
+}
+
+impl<V: View> TableSnapshot for RowsSnapshot<V> {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn n_chunks(&self) -> usize {
+        self.blocks.len().div_ceil(CHUNK_BLOCKS)
+    }
+
+    fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    fn chunk(&self, chunk_idx: usize, projection: Option<&[usize]>) -> RecordBatch {
+        let start = chunk_idx * CHUNK_BLOCKS;
+        let blocks = &self.blocks[start..self.blocks.len().min(start + CHUNK_BLOCKS)];
+        let rows: Vec<&V::Row> = blocks.iter().flat_map(|block| block.live_rows()).collect();
+        let all: Vec<usize>;
+        let projection = match projection {
+            Some(projection) => projection,
+            None => {
+                all = (0..self.schema.fields().len()).collect();
+                &all
+            }
+        };
+        let schema = Arc::new(self.schema.project(projection).expect("projected columns exist"));
+        let columns = projection.iter().map(|&column| self.view.column(column, &rows)).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        RecordBatch::try_new_with_options(schema, columns, &options).expect("views give the schema's types")
+    }
+}
+
+/// Strings by their numbers; [`super::NONE`] is null.
+pub(crate) fn names(texts: &Texts, ids: impl Iterator<Item = u32>) -> ArrayRef {
+    let mut builder = StringBuilder::new();
+    ids.for_each(|id| builder.append_option(texts.get_opt(id)));
+    Arc::new(builder.finish())
+}
+
+/// Strings made row by row.
+pub(crate) fn id_texts(ids: impl Iterator<Item = String>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(ids))
+}
+
+/// Words from a fixed list.
+pub(crate) fn labels(labels: impl Iterator<Item = Option<&'static str>>) -> ArrayRef {
+    Arc::new(labels.collect::<StringArray>())
+}
+
+/// Times, microseconds; [`NO_TIME`] is null.
+pub(crate) fn times(times: impl Iterator<Item = i64>) -> ArrayRef {
+    let array: TimestampMicrosecondArray = times.map(|time| (time != NO_TIME).then_some(time)).collect();
+    Arc::new(array.with_timezone("UTC"))
+}
+
+/// Counts.
+pub(crate) fn counts(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+/// Measures.
+pub(crate) fn measures(values: impl Iterator<Item = f64>) -> ArrayRef {
+    Arc::new(Float64Array::from_iter_values(values))
+}
+
+/// Measures that may be missing.
+pub(crate) fn opt_measures(values: impl Iterator<Item = Option<f64>>) -> ArrayRef {
+    Arc::new(values.collect::<Float64Array>())
+}
+
+/// Booleans.
+pub(crate) fn flags(values: impl Iterator<Item = bool>) -> ArrayRef {
+    Arc::new(values.map(Some).collect::<BooleanArray>())
+}
+
+/// Days since 1970-01-01.
+pub(crate) fn dates(values: impl Iterator<Item = Option<i32>>) -> ArrayRef {
+    Arc::new(values.collect::<Date32Array>())
+}
+
+/// Money, in units of 0.0001.
+pub(crate) fn moneys(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    debug_assert_eq!(legwork_types::money(), DataType::Decimal128(18, 4));
+    let array: Decimal128Array = values.map(|value| value.map(i128::from)).collect();
+    Arc::new(array.with_data_type(legwork_types::money()))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::datatypes::{Field, Int64Type, Schema};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Numbers;
+
+    impl View for Numbers {
+        type Row = i64;
+
+        fn column(&self, _column: usize, rows: &[&i64]) -> ArrayRef {
+            counts(rows.iter().map(|row| **row))
+        }
+    }
+
+    fn values(snapshot: &dyn TableSnapshot) -> Vec<i64> {
+        (0..snapshot.n_chunks())
+            .flat_map(|idx| snapshot.chunk(idx, None).column(0).as_primitive::<Int64Type>().values().to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn a_snapshot_stays_as_it_was_and_chunks_join_up() {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        let mut rows = Rows::default();
+        let slots: Vec<u32> = (0..10_000i64).map(|n| rows.insert(n)).collect();
+        let before = snapshot(schema.clone(), &rows, Numbers);
+        slots.iter().step_by(2).for_each(|slot| rows.remove(*slot));
+        *rows.get_mut(1) = -1;
+        let after = snapshot(schema, &rows, Numbers);
+        assert_eq!((before.n_rows(), before.n_chunks(), after.n_rows()), (10_000, 2, 5_000));
+        assert_eq!(values(before.as_ref()), (0..10_000).collect::<Vec<_>>());
+        assert_eq!(values(after.as_ref())[..3], [-1, 3, 5]);
+        assert_eq!(values(after.as_ref()).len(), 5_000);
+        assert_eq!(rows.insert(77), 9_998);
+        assert_eq!(before.chunk(1, Some(&[])).num_rows(), 10_000 - 8_192);
+    }
+}
