@@ -154,8 +154,8 @@ impl Organisation {
             let amount = price * i128::from(quantity) * MONEY_UNITS / 100;
             let won = Won { deal, account, rep, hub, product, quantity, amount };
             self.send_order(&won, "sale", event_us);
-            if event_us >= self.config.start_us && self.dice.chance(0.1) {
-                let at_us = self.now_us + self.dice.between_i64(30 * MINUTE_US, 30 * HOUR_US);
+            if event_us >= self.config.start_us && self.dice.chance(0.15) {
+                let at_us = self.now_us + self.dice.between_i64(20 * MINUTE_US, 12 * HOUR_US);
                 self.plan(at_us, Happening::Refund(Box::new(won)));
             }
         }

@@ -11,7 +11,7 @@ const DEAL_IDS: usize = 6;
 /// Open deals that a rep works on at most.
 const OPEN_DEALS_MAX: usize = 12;
 /// Mean time between two steps of a deal.
-const STEP_MEAN_US: i64 = 4 * DAY_US;
+const STEP_MEAN_US: i64 = 3 * DAY_US;
 
 /// A stage with its probability of a win and the days after which a deal stalls in it.
 pub(crate) struct StageInfo {
@@ -98,9 +98,11 @@ impl Organisation {
             return;
         }
         let hub = self.world.hub_of(rep);
-        let n_deals = 5 + self.dice.below(5);
+        let n_deals = 9 + self.dice.below(7);
         for _ in 0..n_deals {
-            let age_us = self.dice.between_i64(DAY_US, i64::from(self.config.history_days).max(2) * DAY_US);
+            // Squared, since most old ones are over: about half of these are still open.
+            let age = self.dice.unit().powi(2);
+            let age_us = HOUR_US + (age * f64::from(self.config.history_days) * DAY_US as f64) as i64;
             // Not within the run itself: business hours may begin after the start.
             let created_us = self.world.in_business_hours(hub, self.config.start_us - age_us).min(self.config.start_us);
             let account = self.world.account_of(rep, self.dice.below(self.world.accounts_per_rep));

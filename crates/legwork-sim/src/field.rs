@@ -102,16 +102,16 @@ impl Organisation {
     pub(crate) fn start_shift(&mut self, rep: u32) {
         let now_us = self.now_us;
         let hub = self.world.hub_of(rep);
-        let (day, _) = self.world.local(hub, now_us);
+        let (day, time_of_day_us) = self.world.local(hub, now_us);
         let ends_us = if is_working_day(day) { 17 * HOUR_US + 30 * MINUTE_US } else { 16 * HOUR_US };
         let off_us = self.world.moment(hub, day, ends_us + self.dice.between_i64(-30 * MINUTE_US, 30 * MINUTE_US));
-        let leaves_us = now_us + self.dice.between_i64(MINUTE_US, 12 * MINUTE_US);
+        let leaves_us = now_us + self.dice.between_i64(MINUTE_US, 8 * MINUTE_US);
         let state = &mut self.reps[rep as usize];
         state.phase = Phase::Staying;
         state.stop = Stop::Home;
         state.until_us = leaves_us;
         state.off_us = off_us.max(now_us + 30 * MINUTE_US);
-        state.had_lunch = false;
+        state.had_lunch = time_of_day_us > 11 * HOUR_US + 30 * MINUTE_US;
         state.motion.at_us = now_us;
         let tablet = state.tablet;
         self.send_shift(rep, "on");
@@ -225,6 +225,7 @@ impl Organisation {
         let hub = self.world.hub_of(rep);
         let (_, time_of_day_us) = self.world.local(hub, now_us);
         let state = &self.reps[rep as usize];
+        let is_at_home = state.stop == Stop::Home;
         let is_lunch_time = (12 * HOUR_US..14 * HOUR_US).contains(&time_of_day_us) && !state.had_lunch;
         let next_meeting = state
             .meetings
@@ -236,7 +237,7 @@ impl Organisation {
             Stop::Account(meeting.account)
         } else if is_lunch_time {
             Stop::Lunch
-        } else if self.dice.chance(0.07) {
+        } else if !is_at_home && self.dice.chance(0.07) {
             Stop::Home
         } else {
             Stop::Account(self.choose_account(rep))

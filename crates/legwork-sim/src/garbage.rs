@@ -259,6 +259,12 @@ mod tests {
         let mut body = &value[FRAME_BYTES..];
         let reader = GenericDatumReader::builder(schema).build().unwrap();
         let Ok(Value::Record(fields)) = reader.read_value(&mut body) else { return Some(RejectReason::Truncated) };
+        // apache-avro takes a branch that is missing at the very end for null; written again, the body is longer.
+        let consumed = &value[FRAME_BYTES..value.len() - body.len()];
+        let writer = GenericDatumWriter::builder(schema).build().unwrap();
+        if writer.write_value_to_vec(Value::Record(fields.clone())).unwrap() != consumed {
+            return Some(RejectReason::Truncated);
+        }
         let field = |name: &str| &fields.iter().find(|(field, _)| field == name).unwrap().1;
         match (field("lat"), field("event_time")) {
             _ if !body.is_empty() => Some(RejectReason::TrailingBytes),
