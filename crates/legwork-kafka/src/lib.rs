@@ -1,1 +1,30 @@
-//! Kafka: source, producer, dead letters, embedded broker
+//! Kafka: source, producer, dead letters, embedded broker.
+//!
+//! What lives here: everything that speaks to librdkafka. [`KafkaSource`] is the log that lanes read; [`Producer`] and [`DeadLetters`]
+//! write; [`Admin`] makes and describes topics; [`EmbeddedBroker`] is a broker inside the process, for the demo and tests.
+//! What does not: what messages mean.
+//!
+//! **Invariant:** `unsafe` is allowed in the module `ffi` alone.
+
+mod admin;
+mod config;
+mod context;
+mod dead_letters;
+mod embedded;
+mod error;
+mod ffi;
+mod health;
+mod partitioner;
+mod probe;
+mod producer;
+mod reader;
+mod source;
+
+pub use admin::{Admin, PartitionOffsets, TimestampType, TopicDescription, TopicSpec};
+pub use config::{KafkaConfig, Start, is_secret};
+pub use dead_letters::{DeadLetterError, DeadLetters};
+pub use embedded::EmbeddedBroker;
+pub use error::{ErrorKind, KafkaError};
+pub use partitioner::{Partitioner, UnknownPartitioner, crc32, murmur2};
+pub use producer::{Producer, ProducerConfig, SendError};
+pub use source::{KafkaSource, StartOffset};

@@ -1,0 +1,229 @@
+//! What a consumer is configured with, and librdkafka's options that follow from it.
+
+use std::fmt;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+/// Where a partition without a checkpoint starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest message there is.
+    Earliest,
+    /// With the next message.
+    Latest,
+    /// With the first message whose record timestamp is at or after this time, microseconds since 1970-01-01 UTC; where there is none,
+    /// with the next message.
+    Time(i64),
+}
+
+/// How to reach Kafka and what to read there.
+#[derive(Clone)]
+pub struct KafkaConfig {
+    /// Addresses of some brokers: `host:port`, comma-separated.
+    pub bootstrap: String,
+    /// Consumer group.
+    pub group: String,
+    /// `group.instance.id`: a member that comes back within the session time-out finds its partitions again. None: a passing member,
+    /// whose partitions go to others the moment it leaves.
+    pub instance_id: Option<String>,
+    /// Where partitions start.
+    pub start: Start,
+    /// Bytes fetched and not yet read, over all partitions.
+    pub fetch_bytes_max: usize,
+    /// Size of the largest message that is expected, bytes.
+    pub message_bytes_max: usize,
+    /// Topics.
+    pub topics: Vec<String>,
+    /// librdkafka's own options, verbatim; they win over ours.
+    pub options: Vec<(String, String)>,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> KafkaConfig {
+        KafkaConfig {
+            bootstrap: "localhost:9092".to_owned(),
+            group: "legwork".to_owned(),
+            instance_id: None,
+            start: Start::Earliest,
+            fetch_bytes_max: 128 << 20,
+            message_bytes_max: 1 << 20,
+            topics: Vec::new(),
+            options: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaConfig")
+            .field("bootstrap", &self.bootstrap)
+            .field("group", &self.group)
+            .field("instance_id", &self.instance_id)
+            .field("start", &self.start)
+            .field("fetch_bytes_max", &self.fetch_bytes_max)
+            .field("message_bytes_max", &self.message_bytes_max)
+            .field("topics", &self.topics)
+            .field("options", &Masked(&self.options))
+            .finish()
+    }
+}
+
+/// Whether the value of this librdkafka option may never be shown.
+pub fn is_secret(option: &str) -> bool {
+    let name = option.to_ascii_lowercase();
+    const PARTS: [&str; 7] = ["password", "secret", "token", "credential", ".pem", "private", "userinfo"];
+    const STARTS: [&str; 3] = ["sasl.", "ssl.key", "oauthbearer"];
+    // How one logs in is no secret, and the first thing to look at when it fails.
+    let shown = matches!(name.as_str(), "sasl.mechanism" | "sasl.mechanisms" | "sasl.oauthbearer.method");
+    !shown && (PARTS.iter().any(|part| name.contains(part)) || STARTS.iter().any(|start| name.starts_with(start)))
+}
+
+/// Options as they may be shown.
+pub(crate) struct Masked<'a>(pub(crate) &'a [(String, String)]);
+
+impl fmt::Debug for Masked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.iter().map(|(name, value)| (name, if is_secret(name) { "***" } else { value.as_str() }));
+        f.debug_map().entries(shown).finish()
+    }
+}
+
+/// What a message costs in librdkafka beside its bytes (an `rd_kafka_op_t` from malloc), so that many small messages do not take ten
+/// times the memory that was allowed.
+const MESSAGE_OVERHEAD_BYTES: usize = 384;
+
+impl KafkaConfig {
+    /// Options of every client.
+    fn client(&self) -> ClientConfig {
+        client_config(&self.bootstrap, self.instance_id.as_deref())
+    }
+
+    /// A client that only asks.
+    pub(crate) fn asking(&self) -> ClientConfig {
+        let mut config = self.client();
+        config.set("statistics.interval.ms", "1000").set("allow.auto.create.topics", "false");
+        apply(&mut config, &self.options);
+        // Without a group of its own, whatever the options say: it must not join one.
+        for name in ["group.id", "group.instance.id", "group.protocol", "group.remote.assignor"] {
+            config.remove(name);
+        }
+        config
+    }
+
+    /// The consumer. librdkafka bounds each partition's queue by itself, so `fetch_bytes_max` is divided by `n_partitions`, the
+    /// partitions of all subscribed topics: an instance that shares them with others stays below.
+    pub(crate) fn consumer(&self, n_partitions: usize) -> ClientConfig {
+        let share_bytes = self.fetch_bytes_max / n_partitions.max(1);
+        let queue_kib = (share_bytes >> 10).clamp(64, 2_097_151);
+        let queue_messages = (share_bytes / MESSAGE_OVERHEAD_BYTES).clamp(100, 100_000);
+        // Large pieces are cheap for the broker; half of the share leaves room for one piece read and one on its way.
+        let piece_bytes = (share_bytes / 2).clamp(64 << 10, 2 << 20);
+        let answer_bytes = (self.fetch_bytes_max / 2).clamp(self.message_bytes_max.max(piece_bytes), 50 << 20);
+        let mut config = self.client();
+        config
+            .set("group.id", &self.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // A lane whose offset is gone halts: starting elsewhere by itself would lose or repeat messages in silence.
+            .set("auto.offset.reset", "error")
+            .set("allow.auto.create.topics", "false")
+            .set("topic.metadata.refresh.interval.ms", "10000")
+            .set("statistics.interval.ms", "1000")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.queue.backoff.ms", "10")
+            .set("fetch.error.backoff.ms", "200")
+            .set("queued.max.messages.kbytes", queue_kib.to_string())
+            .set("queued.min.messages", queue_messages.to_string())
+            .set("max.partition.fetch.bytes", piece_bytes.to_string())
+            .set("fetch.max.bytes", answer_bytes.to_string());
+        if let Some(instance_id) = &self.instance_id {
+            config.set("group.instance.id", instance_id);
+        }
+        let protocol = self.options.iter().rev().find(|(name, _)| name == "group.protocol");
+        // With the newer protocol the broker assigns, and librdkafka refuses the classic one's options.
+        if protocol.is_none_or(|(_, value)| value.eq_ignore_ascii_case("classic")) {
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+        }
+        apply(&mut config, &self.options);
+        config
+    }
+}
+
+/// Options of every client of ours.
+pub(crate) fn client_config(bootstrap: &str, instance_id: Option<&str>) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("client.id", instance_id.map_or("legwork".to_owned(), |id| format!("legwork-{id}")))
+        .set("socket.keepalive.enable", "true")
+        .set("reconnect.backoff.ms", "100")
+        .set("reconnect.backoff.max.ms", "2000")
+        .set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// Sets the user's options last, so that they win.
+pub(crate) fn apply(config: &mut ClientConfig, options: &[(String, String)]) {
+    for (name, value) in options {
+        config.set(name, value);
+        if name == "debug" {
+            config.set_log_level(RDKafkaLogLevel::Debug);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn with(options: &[(&str, &str)]) -> KafkaConfig {
+        let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        KafkaConfig { options, ..KafkaConfig::default() }
+    }
+
+    #[test]
+    fn secrets_are_masked() {
+        let options = [
+            ("sasl.password", "hunter2"),
+            ("sasl.username", "hunter2"),
+            ("ssl.key.location", "hunter2"),
+            ("ssl.keystore.password", "hunter2"),
+            ("ssl.certificate.pem", "hunter2"),
+            ("sasl.oauthbearer.client.secret", "hunter2"),
+            ("oauthbearer_token", "hunter2"),
+            ("security.protocol", "sasl_ssl"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+        ];
+        let shown = format!("{:?}", with(&options));
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("sasl_ssl") && shown.contains("SCRAM-SHA-512"), "{shown}");
+    }
+
+    #[test]
+    fn options_win_and_the_newer_protocol_gets_none_of_the_classic_defaults() {
+        let config = with(&[("fetch.wait.max.ms", "7")]).consumer(4);
+        assert_eq!(config.get("fetch.wait.max.ms"), Some("7"));
+        assert_eq!(config.get("partition.assignment.strategy"), Some("cooperative-sticky"));
+        config.create_native_config().unwrap();
+
+        let config = with(&[("group.protocol", "consumer")]).consumer(4);
+        for name in ["partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms"] {
+            assert_eq!(config.get(name), None);
+        }
+        config.create_native_config().unwrap();
+    }
+
+    #[test]
+    fn the_memory_of_fetch_queues_is_divided() {
+        let config = KafkaConfig::default();
+        let kib = |n_partitions| -> usize {
+            config.consumer(n_partitions).get("queued.max.messages.kbytes").unwrap().parse().unwrap()
+        };
+        assert_eq!(kib(4) * 4, 128 << 10);
+        assert_eq!(kib(16) * 16, 128 << 10);
+        config.consumer(1).create_native_config().unwrap();
+        config.consumer(100_000).create_native_config().unwrap();
+    }
+}
