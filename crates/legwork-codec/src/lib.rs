@@ -6,6 +6,8 @@ mod decimal;
 mod decoder;
 mod json;
 mod registry;
+#[cfg(test)]
+mod testing;
 mod validate;
 
 pub use decoder::{Blocked, Decoded, Decoder, Format};
