@@ -11,6 +11,8 @@ pub mod encode;
 pub mod files;
 mod json;
 mod registry;
+#[cfg(test)]
+mod testing;
 mod validate;
 
 pub use decoder::{Blocked, Decoded, Decoder, Format};

@@ -221,3 +221,6 @@ fn describe(plan: &Plan, fault: Fault) -> (RejectReason, String) {
     };
     (fault.reason, detail)
 }
+
+#[cfg(test)]
+mod tests;
