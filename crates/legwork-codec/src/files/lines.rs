@@ -60,7 +60,8 @@ impl Lines {
                 return Ok(Some(self.take(at, at + 1, quotes.seen)));
             }
             let n_held = self.end - self.start;
-            if quotes.open && (self.at_end || n_held > QUOTED_BYTES_MAX) {
+            let was_never_closed = quotes.open && (self.at_end || n_held > QUOTED_BYTES_MAX);
+            if was_never_closed && (self.at_end || memchr::memchr(b'\n', &self.buffer[self.start..self.end]).is_some()) {
                 return Ok(Some(self.first_physical_line()));
             }
             if n_held > LINE_BYTES_MAX {
