@@ -11,6 +11,7 @@ pub mod encode;
 pub mod files;
 mod json;
 mod registry;
+pub mod registry_server;
 #[cfg(test)]
 mod testing;
 mod validate;

@@ -6,6 +6,7 @@ use legwork_types::time::TimeConfig;
 use crate::activity::{Calls, Emails, Meetings, Messages, Tasks};
 use crate::deals::Deals;
 use crate::records::{Facts, Leads, Orders, Reference};
+use crate::track::{Track, TrackConfig};
 use crate::{DedupConfig, Operator};
 
 /// What operators are built with.
@@ -15,13 +16,15 @@ pub struct OperatorConfig {
     pub time: TimeConfig,
     /// Duplicates.
     pub dedup: DedupConfig,
+    /// The filter of tracks.
+    pub track: TrackConfig,
 }
 
-/// A new operator for a lane of that kind; none for gps, whose operator is built elsewhere.
-pub fn operator_for(kind: Kind, config: &OperatorConfig) -> Option<Box<dyn Operator>> {
-    let OperatorConfig { time, dedup } = config;
-    Some(match kind {
-        Kind::Gps => return None,
+/// A new operator for a lane of that kind.
+pub fn operator_for(kind: Kind, config: &OperatorConfig) -> Box<dyn Operator> {
+    let OperatorConfig { time, dedup, track } = config;
+    match kind {
+        Kind::Gps => Box::new(Track::new(*time, *track)),
         Kind::Calls => Box::new(Calls::new(time, dedup)),
         Kind::Emails => Box::new(Emails::new(time, dedup)),
         Kind::Messages => Box::new(Messages::new(time, dedup)),
@@ -32,5 +35,5 @@ pub fn operator_for(kind: Kind, config: &OperatorConfig) -> Option<Box<dyn Opera
         Kind::DealEvents => Box::new(Deals::default()),
         Kind::Orders => Box::new(Orders::new(dedup)),
         _ => Box::new(Reference::new(kind)),
-    })
+    }
 }

@@ -11,9 +11,11 @@ mod state;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod testing;
+pub mod track;
 
 pub use build::{OperatorConfig, operator_for};
 pub use state::DedupConfig;
+pub use track::TrackConfig;
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -238,14 +238,6 @@ impl Lane {
         (self.clock.newest_us > i64::MIN).then_some(self.clock.newest_us)
     }
 
-    /// Whether the lane fills this table.
-    pub(crate) fn fills(&self, table: &str) -> bool {
-        table == self.kind.table()
-            || table == Table::RejectedEvents.name()
-            || table == Table::LateEvents.name()
-            || self.operator.tables().contains(&table)
-    }
-
     /// What a table holds now; none for a table that it does not fill.
     pub(crate) fn snapshot(&mut self, table: &str) -> Option<Arc<dyn TableSnapshot>> {
         if let Some(snapshot) = self.operator.snapshot(table, &self.clock) {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use legwork_kafka::{DeadLetters, KafkaConfig, KafkaSource};
 use legwork_query::{Engine, NowSource, QueryOptions, SqlEngine, WeekStart};
 use legwork_runtime::{Pipeline, PipelineHealth, PipelineMetrics, ReferenceDir, ReferenceTables};
-use legwork_server::http::{HttpState, router};
+use legwork_server::http::{self, HttpLimits, HttpState, router};
 use legwork_server::metrics::{BusinessMetrics, MetricsOptions};
 use legwork_server::postgres::{self, PostgresLimits};
 use legwork_server::{Readiness, ReadinessReport};
@@ -49,13 +49,13 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts everything. With `has_sql` false there are only health and metrics.
-    pub(crate) async fn start(config: &Config, has_sql: bool, fixed_reference: Option<ReferenceTables>) -> Result<Service> {
+    /// Starts everything. With `has_postgres` false nothing listens for the PostgreSQL protocol.
+    pub(crate) async fn start(config: &Config, has_postgres: bool, fixed_reference: Option<ReferenceTables>) -> Result<Service> {
         warn_of_unused(config);
         let prometheus = prometheus::Registry::new();
         build_info(&prometheus)?;
-        let http = bind("http.listen", &config.http.listen).await?;
-        let postgres = if has_sql { Some(bind("postgres.listen", &config.postgres.listen).await?) } else { None };
+        let http_listener = bind("http.listen", &config.http.listen).await?;
+        let postgres = if has_postgres { Some(bind("postgres.listen", &config.postgres.listen).await?) } else { None };
 
         let registry = topics::registry(config, tokio::runtime::Handle::current())?;
         let topic_configs = topics::topics(config, &registry);
@@ -80,22 +80,23 @@ impl Service {
         let addresses = Addresses {
             kafka: config.kafka.bootstrap.clone(),
             registry: config.registry.url.clone(),
-            http: format!("http://{}", http.local_addr()?),
+            http: format!("http://{}", http_listener.local_addr()?),
             postgres: postgres.as_ref().map(|listener| listener.local_addr()).transpose()?.map(|addr| format!("postgres://legwork@{addr}/legwork")),
         };
-        let business = has_sql.then(|| Arc::new(BusinessMetrics::new(engine.clone(), metrics_options(config))));
-        if let Some(business) = &business {
-            let (business, stopped) = (business.clone(), stopped.clone());
-            tasks.spawn(async move { business.run(stopped).await });
-        }
-        let state = HttpState::new(has_sql.then(|| engine.clone()), Arc::new(ready), prometheus, business, config.query.sql_bytes_max.bytes());
-        let mut http_stopped = stopped.clone();
+        let business = Arc::new(BusinessMetrics::new(engine.as_ref(), metrics_options(config)));
+        let state = HttpState {
+            engine: engine.clone(),
+            readiness: Arc::new(ready),
+            registry: prometheus,
+            business: Some(business.clone()),
+            hosts: Vec::new(),
+            sql_bytes_max: config.query.sql_bytes_max.bytes(),
+        };
+        let business_stopped = stopped.clone();
+        tasks.spawn(async move { business.run(business_stopped).await });
+        let http_stopped = stopped.clone();
         tasks.spawn(async move {
-            let stop = async move {
-                // An error means that the sender has gone: time to end as well.
-                let _ = http_stopped.wait_for(|&stop| stop).await;
-            };
-            if let Err(error) = axum::serve(http, router(state)).with_graceful_shutdown(stop).await {
+            if let Err(error) = http::serve(http_listener, router(state), http_stopped, HttpLimits::default()).await {
                 tracing::error!(%error, "the HTTP server ended");
             }
         });

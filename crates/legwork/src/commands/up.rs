@@ -8,11 +8,11 @@ use crate::args::UpArgs;
 use crate::config;
 use crate::service::Service;
 
-pub(crate) async fn run(args: UpArgs, has_sql: bool) -> Result<()> {
+pub(crate) async fn run(args: UpArgs, has_postgres: bool) -> Result<()> {
     let config = config::load(&args.config.overrides())?;
     super::start_logging(&config)?;
     let stop = tokio::spawn(super::stop_signal());
-    let service = Service::start(&config, has_sql, None).await?;
+    let service = Service::start(&config, has_postgres, None).await?;
     announce(&service, args.json)?;
     stop.await??;
     tracing::info!("stopping");
