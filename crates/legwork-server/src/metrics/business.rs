@@ -1,0 +1,125 @@
+//! Which business metrics there are. Each is one query whose column `value` is the value and whose other columns are labels.
+//!
+//! *Today* is the UTC day of `legwork_now()`, from its beginning until now. A rep counts for the team that they were in when the window
+//! began. Deals without a pipeline, a stage or a team have the label `none`.
+
+/// Type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MetricType {
+    /// May rise and fall: corrections lower sums.
+    Gauge,
+    /// Quantiles, without sum and count.
+    Summary,
+}
+
+impl MetricType {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            MetricType::Gauge => "gauge",
+            MetricType::Summary => "summary",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Clone, Debug)]
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) metric_type: MetricType,
+    pub(crate) sql: String,
+}
+
+/// Reps' windows of today that have begun, with the team of that time.
+const TODAY: &str = "WITH today AS (
+    SELECT a.*, coalesce(t.team_id, 'none') AS team
+    FROM rep_activity a
+    LEFT JOIN rep_teams t ON t.rep_id = a.rep_id AND t.span_start <= a.window_start AND a.window_start < t.span_end
+    WHERE a.window_start >= date_trunc('day', legwork_now()) AND a.window_start <= legwork_now()
+)";
+
+/// All metrics; those of activity by rep when `by_rep`.
+pub(crate) fn metrics(by_rep: bool) -> Vec<Metric> {
+    let gauge = |name, help, sql| Metric { name, help, metric_type: MetricType::Gauge, sql };
+    let mut metrics = activity(by_rep);
+    metrics.extend([
+        gauge(
+            "legwork_deals_open",
+            "Deals that are open, by stage.",
+            "SELECT coalesce(pipeline_id, 'none') AS pipeline, coalesce(stage, 'none') AS stage, count(*) AS value
+             FROM deals WHERE status = 'open' GROUP BY 1, 2"
+                .to_owned(),
+        ),
+        gauge(
+            "legwork_deals_open_amount",
+            "Value of the deals that are open, by stage, in the currency of the deal.",
+            "SELECT coalesce(pipeline_id, 'none') AS pipeline, coalesce(stage, 'none') AS stage,
+                    coalesce(currency, 'none') AS currency, CAST(sum(amount) AS DOUBLE) AS value
+             FROM deals WHERE status = 'open' AND amount IS NOT NULL GROUP BY 1, 2, 3"
+                .to_owned(),
+        ),
+        gauge(
+            "legwork_deals_stalled",
+            "Open deals that show signs of stalling and are not snoozed.",
+            "SELECT coalesce(team_id, 'none') AS team, coalesce(pipeline_id, 'none') AS pipeline,
+                    coalesce(stage, 'none') AS stage, count(*) AS value
+             FROM stalled_deals WHERE snoozed_until IS NULL GROUP BY 1, 2, 3"
+                .to_owned(),
+        ),
+        Metric {
+            name: "legwork_stage_duration_seconds",
+            help: "How long deals stay in a stage: Kaplan-Meier quantiles, open visits counted as still running.",
+            metric_type: MetricType::Summary,
+            sql: stage_durations(),
+        },
+    ]);
+    metrics
+}
+
+fn activity(by_rep: bool) -> Vec<Metric> {
+    let by = if by_rep { "team, rep_id AS rep" } else { "team" };
+    let group = if by_rep { "GROUP BY team, rep_id" } else { "GROUP BY team" };
+    let gauge = |name, help, parts: Vec<String>| {
+        let sql = format!("{TODAY}\n{}", parts.join("\nUNION ALL\n"));
+        Metric { name, help, metric_type: MetricType::Gauge, sql }
+    };
+    let sum = |label: &str, column: &str| {
+        let label = if label.is_empty() { String::new() } else { format!("{label}, ") };
+        format!("SELECT {by}, {label}'today' AS period, CAST(sum({column}) AS DOUBLE) AS value FROM today {group}")
+    };
+    let calls = ["inbound", "outbound"].map(|direction| sum(&format!("'{direction}' AS direction"), &format!("n_{direction}")));
+    let emails = ["sent", "received", "opened", "clicked", "bounced", "replied"]
+        .map(|kind| sum(&format!("'{kind}' AS kind"), &format!("n_{kind}")));
+    let active = format!(
+        "SELECT {by}, count(DISTINCT rep_id) AS value FROM today
+         WHERE window_end > legwork_now() - INTERVAL '15 minutes' AND n_pings + n_calls + n_sent + n_messages > 0 {group}"
+    );
+    vec![
+        gauge(
+            "legwork_reps_active",
+            "Reps with a ping, a call, an e-mail sent or a message in a window of the last 15 minutes.",
+            vec![active],
+        ),
+        gauge("legwork_distance_meters", "Distance travelled in the period, filtered.", vec![sum("", "distance_m")]),
+        gauge("legwork_calls", "Calls in the period.", calls.to_vec()),
+        gauge("legwork_talk_seconds", "Time spent in calls in the period.", vec![sum("", "talk_s")]),
+        gauge("legwork_emails", "E-mails in the period; opened without those by machines.", emails.to_vec()),
+    ]
+}
+
+fn stage_durations() -> String {
+    let quantiles = ["0.5", "0.8", "0.9"].map(|quantile| {
+        format!(
+            "SELECT pipeline, stage, '{quantile}' AS quantile, km_quantile(duration_s, left_time IS NOT NULL, {quantile}) AS value
+             FROM visits GROUP BY pipeline, stage"
+        )
+    });
+    format!(
+        "WITH visits AS (
+             SELECT coalesce(pipeline_id, 'none') AS pipeline, stage, duration_s, left_time
+             FROM deal_stage_intervals WHERE duration_s IS NOT NULL
+         )
+         {}",
+        quantiles.join(" UNION ALL ")
+    )
+}

@@ -1,0 +1,27 @@
+//! Errors as PostgreSQL clients read them.
+
+use legwork_query::{ErrorKind, QueryError};
+use pgwire::error::{ErrorInfo, PgWireError};
+
+/// An error of the statement with its SQLSTATE.
+pub(crate) fn error(sqlstate: &str, message: impl Into<String>) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), sqlstate.to_owned(), message.into())))
+}
+
+/// An error that ends the connection.
+pub(crate) fn fatal(sqlstate: &str, message: impl Into<String>) -> ErrorInfo {
+    ErrorInfo::new("FATAL".to_owned(), sqlstate.to_owned(), message.into())
+}
+
+/// The engine's error; mistakes of ours are logged.
+pub(crate) fn from_query(query_error: QueryError) -> PgWireError {
+    if query_error.kind == ErrorKind::Bug {
+        tracing::error!(sqlstate = query_error.sqlstate, message = %query_error.message, "a query failed by our mistake");
+    }
+    error(query_error.sqlstate, query_error.message)
+}
+
+/// Not supported, and what instead.
+pub(crate) fn unsupported(message: impl Into<String>) -> PgWireError {
+    error("0A000", message)
+}

@@ -1,0 +1,236 @@
+//! Rows of the engine as rows of the wire: types, encoding, deadline and cancellation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion_postgres::arrow_pg::datatypes::arrow_schema_to_pg_fields;
+use datafusion_postgres::arrow_pg::encoder::encode_value;
+use futures::stream::{self, BoxStream};
+use futures::StreamExt;
+use legwork_query::{QueryError, QueryResult};
+use parking_lot::Mutex;
+use pgwire::api::portal::Format;
+use pgwire::api::results::{DataRowEncoder, FieldInfo};
+use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::messages::data::DataRow;
+use tokio::time::Instant;
+
+use super::cancel::Cancelled;
+use super::error::{error, from_query};
+
+/// What ends a statement before its time.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends {
+    /// The client asks for it.
+    pub(crate) cancelled: Cancelled,
+    /// The client's own `statement_timeout`.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Ends {
+    pub(crate) fn new(cancelled: Cancelled, timeout: Option<Duration>) -> Ends {
+        Ends { cancelled, deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)) }
+    }
+
+    /// `work`, unless the statement is to end first.
+    pub(crate) async fn or<T>(&mut self, work: impl Future<Output = T>) -> PgWireResult<T> {
+        let deadline = self.deadline;
+        let late = async move {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cancelled.requested() => Err(error("57014", "canceling statement due to user request")),
+            () = late => Err(error("57014", "canceling statement due to statement timeout")),
+            done = work => Ok(done),
+        }
+    }
+}
+
+/// Batches in the types of [`wire_schema`], until the end, an error, a cancellation or the deadline.
+pub(crate) fn batches(result: QueryResult, ends: Ends) -> BoxStream<'static, PgWireResult<RecordBatch>> {
+    let schema = wire_schema(&result.schema);
+    let open = Some((result.batches, ends));
+    let next = move |open: Option<(BoxStream<'static, Result<RecordBatch, QueryError>>, Ends)>| {
+        let schema = schema.clone();
+        async move {
+            let (mut batches, mut ends) = open?;
+            match ends.or(batches.next()).await {
+                Ok(None) => None,
+                Ok(Some(Ok(batch))) => match to_wire(&batch, &schema) {
+                    Ok(batch) => Some((Ok(batch), Some((batches, ends)))),
+                    Err(cause) => Some((Err(cause), None)),
+                },
+                Ok(Some(Err(cause))) => Some((Err(from_query(cause)), None)),
+                Err(ended) => Some((Err(ended), None)),
+            }
+        }
+    };
+    stream::unfold(open, next).boxed()
+}
+
+/// Rows in the formats of `fields`.
+pub(crate) fn data_rows(batches: BoxStream<'static, PgWireResult<RecordBatch>>, fields: Arc<Vec<FieldInfo>>) -> BoxStream<'static, PgWireResult<DataRow>> {
+    let rows = move |batch: PgWireResult<RecordBatch>| {
+        let rows: BoxStream<'static, PgWireResult<DataRow>> = match batch {
+            Ok(batch) => stream::iter(BatchRows::new(batch, fields.clone())).boxed(),
+            Err(cause) => stream::once(async { Err(cause) }).boxed(),
+        };
+        rows
+    };
+    batches.flat_map(rows).boxed()
+}
+
+/// Columns as `RowDescription` tells them. *Errors:* 0A000 for a type that PostgreSQL lacks, and when a list of formats is shorter.
+pub(crate) fn fields(schema: &Schema, format: &Format) -> PgWireResult<Vec<FieldInfo>> {
+    if let Format::Individual(formats) = format
+        && formats.len() != schema.fields().len()
+    {
+        let message = format!("bind has {} result formats but the query has {} columns", formats.len(), schema.fields().len());
+        return Err(error("08P01", message));
+    }
+    let fields = arrow_schema_to_pg_fields(schema, format, None)?;
+    Ok(fields.into_iter().map(|field| { let size = type_size(field.datatype().oid()); field.with_type_size(size) }).collect())
+}
+
+/// `pg_type.typlen` of the types that are sent.
+fn type_size(oid: u32) -> i16 {
+    match oid {
+        16 | 18 => 1,
+        21 => 2,
+        23 | 26 | 700 | 1082 => 4,
+        20 | 701 | 1083 | 1114 | 1184 => 8,
+        1186 => 16,
+        _ => -1,
+    }
+}
+
+/// The schema in types that the wire knows.
+pub(crate) fn wire_schema(schema: &SchemaRef) -> SchemaRef {
+    if schema.fields().iter().all(|field| wire_type(field.data_type()).is_none()) {
+        return schema.clone();
+    }
+    let fields = schema.fields().iter().map(|field| match wire_type(field.data_type()) {
+        Some(data_type) => Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(field.metadata().clone())),
+        None => field.clone(),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// What a type is cast to before it is sent; none when it can be sent.
+fn wire_type(data_type: &DataType) -> Option<DataType> {
+    Some(match data_type {
+        DataType::Int8 | DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 => DataType::Int64,
+        DataType::UInt64 => DataType::Decimal128(20, 0),
+        DataType::Float16 => DataType::Float32,
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => DataType::Decimal128(*precision, *scale),
+        DataType::Decimal256(_, scale) => DataType::Decimal128(38, *scale),
+        DataType::Dictionary(_, value) => wire_type(value).unwrap_or_else(|| value.as_ref().clone()),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
+            if wire_type(item.data_type()).is_some() || !matches!(data_type, DataType::List(_)) =>
+        {
+            let item_type = wire_type(item.data_type()).unwrap_or_else(|| item.data_type().clone());
+            DataType::List(Arc::new(Field::new_list_field(item_type, true)))
+        }
+        _ => return None,
+    })
+}
+
+fn to_wire(batch: &RecordBatch, schema: &SchemaRef) -> PgWireResult<RecordBatch> {
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) }
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>().map_err(|cause| error("22003", cause.to_string()))?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    // Nullability of expressions is sometimes told wrongly; the wire does not care.
+    let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(|cause| error("XX000", cause.to_string()))
+}
+
+/// Rows of one batch.
+struct BatchRows {
+    batch: RecordBatch,
+    fields: Arc<Vec<FieldInfo>>,
+    encoder: DataRowEncoder,
+    row_idx: usize,
+}
+
+impl BatchRows {
+    fn new(batch: RecordBatch, fields: Arc<Vec<FieldInfo>>) -> BatchRows {
+        BatchRows { batch, encoder: DataRowEncoder::new(fields.clone()), fields, row_idx: 0 }
+    }
+
+    fn encode(&mut self) -> PgWireResult<DataRow> {
+        for (column_idx, column) in self.batch.columns().iter().enumerate() {
+            if column.is_null(self.row_idx) {
+                self.encoder.encode_field(&None::<i8>)?;
+            } else {
+                let field = self.batch.schema_ref().field(column_idx);
+                encode_value(&mut self.encoder, column, self.row_idx, field, &self.fields[column_idx])?;
+            }
+        }
+        Ok(self.encoder.take_row())
+    }
+}
+
+impl Iterator for BatchRows {
+    type Item = PgWireResult<DataRow>;
+
+    fn next(&mut self) -> Option<PgWireResult<DataRow>> {
+        if self.row_idx == self.batch.num_rows() {
+            return None;
+        }
+        let row = self.encode();
+        self.row_idx += 1;
+        Some(row)
+    }
+}
+
+/// Rows whose query is given up when they are not asked for in time: a portal that a client forgot must not hold one of the engine's
+/// places.
+pub(crate) fn expiring(rows: BoxStream<'static, PgWireResult<DataRow>>, after: Duration) -> BoxStream<'static, PgWireResult<DataRow>> {
+    let deadline = Instant::now() + after;
+    let slot = Arc::new(Mutex::new(Some(rows)));
+    let expired = slot.clone();
+    let timer = tokio::spawn(async move {
+        tokio::time::sleep_until(deadline).await;
+        drop(expired.lock().take());
+    });
+    let timer = AbortOnDrop(timer);
+    stream::unfold((slot, timer), move |(slot, timer)| async move {
+        let Some(mut rows) = slot.lock().take() else {
+            return Some((Err::<DataRow, PgWireError>(error("57014", "the portal was not read in time")), (slot, timer)));
+        };
+        let next = rows.next().await;
+        if Instant::now() < deadline {
+            *slot.lock() = Some(rows);
+        }
+        next.map(|row| (row, (slot, timer)))
+    })
+    .boxed()
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Reads all of a result that has no rows to show.
+pub(crate) async fn drain(mut batches: BoxStream<'static, PgWireResult<RecordBatch>>) -> PgWireResult<()> {
+    while let Some(batch) = batches.next().await {
+        batch?;
+    }
+    Ok(())
+}
+

@@ -1,0 +1,345 @@
+//! The server as clients meet it: psql, raw bytes, the Python drivers where their environment is given.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
+
+use pgwire::messages::startup::SecretKey;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::testing::FakeEngine;
+
+const WAIT: Duration = Duration::from_secs(60);
+
+/// On a thread of its own: the server answers on this one.
+async fn output_of(mut command: Command) -> Output {
+    let output = tokio::task::spawn_blocking(move || command.output());
+    tokio::time::timeout(WAIT, output).await.unwrap().unwrap().unwrap()
+}
+
+struct Server {
+    address: SocketAddr,
+    down: watch::Sender<bool>,
+    served: JoinHandle<io::Result<()>>,
+}
+
+impl Server {
+    async fn start(engine: FakeEngine, limits: PostgresLimits) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (down, shutdown) = watch::channel(false);
+        let served = tokio::spawn(serve(listener, Arc::new(engine), shutdown, limits));
+        Server { address, down, served }
+    }
+
+    async fn default() -> Server {
+        Server::start(FakeEngine::default(), PostgresLimits::default()).await
+    }
+
+    fn psql(&self) -> Command {
+        let mut command = Command::new("psql");
+        command.args(["-X", "-h", "127.0.0.1", "-U", "me", "-d", "legwork", "-v", "VERBOSITY=verbose", "-p"]).arg(self.address.port().to_string());
+        command.env("PGCONNECT_TIMEOUT", "20");
+        command
+    }
+
+    /// What psql prints for these commands, and whether it was content.
+    async fn run(&self, arguments: &[&str]) -> (String, String, bool) {
+        let mut command = self.psql();
+        command.args(arguments).stdin(Stdio::null());
+        let output = output_of(command).await;
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr), output.status.success())
+    }
+
+    /// Rows without decoration. The commands must succeed.
+    async fn rows(&self, sql: &str) -> String {
+        let (out, err, is_ok) = self.run(&["-v", "ON_ERROR_STOP=1", "-At", "-c", sql]).await;
+        assert!(is_ok && err.is_empty(), "{sql}: {err}");
+        out
+    }
+
+    /// SQLSTATE of the error that the command ends with.
+    async fn sqlstate(&self, sql: &str) -> String {
+        let (_, err, is_ok) = self.run(&["-At", "-c", sql]).await;
+        assert!(!is_ok, "{sql}");
+        err.split("ERROR:  ").nth(1).unwrap_or_else(|| panic!("{sql}: {err}")).split(':').next().unwrap().to_owned()
+    }
+
+    async fn stop(self) {
+        self.down.send(true).unwrap();
+        tokio::time::timeout(WAIT, self.served).await.unwrap().unwrap().unwrap();
+    }
+}
+
+/// Whether psql is there. Elsewhere than in CI its absence is said and skips the test.
+fn has_psql() -> bool {
+    match Command::new("psql").arg("--version").stdout(Stdio::null()).status() {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(std::env::var("CI").is_err(), "psql is needed in CI: {error}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: psql is not installed");
+            false
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn psql_reads_values_of_every_type() {
+    if !has_psql() {
+        return;
+    }
+    let server = Server::default().await;
+    let rows = server.rows("SELECT * FROM samples ORDER BY id").await;
+    let expected = "1|Ada|0.1|1234.5678|2026-05-28 20:26:40.123456+00|2024-10-04|t|\\x00ff27|{a,NULL,\"it's \\\"b\\\"\"}\n\
+                    2||||||||\n\
+                    3|it's; \\ \"x\"|-1.5e+300|-0.0001|1969-12-31 23:59:59.999999+00|1969-12-31|f|\\x|{}\n";
+    assert_eq!(rows, expected);
+    assert_eq!(server.rows("SELECT 1; SELECT 'it''s' AS a, ''''''; SET application_name = 'x'; SHOW application_name;").await, "1\nit's|''\nSET\nx\n");
+    assert_eq!(server.rows("").await, "");
+    assert_eq!(server.rows("SELECT count(*) FROM generate_series(1, 200000)").await, "200000\n");
+    assert_eq!(server.rows("SELECT value FROM generate_series(1, 100000) ORDER BY 1").await.lines().count(), 100_000);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn psql_describes_tables() {
+    if !has_psql() {
+        return;
+    }
+    let server = Server::default().await;
+    let tables = server.rows("\\dt").await;
+    assert!(tables.contains("public|samples|table|"), "{tables}");
+    let views = server.rows("\\dv").await;
+    assert!(views.contains("public|sample_names|view|") && !views.contains("|samples|"), "{views}");
+    let columns = server.rows("\\d samples").await;
+    for column in ["id|bigint", "name|text", "share|double precision", "at|timestamp with time zone", "day|date", "good|boolean", "raw|bytea"] {
+        assert!(columns.contains(column), "{column} is not in {columns}");
+    }
+    for quiet in ["\\d", "\\d sample_names", "\\dn", "\\l", "\\df", "\\du", "\\dT", "\\di"] {
+        server.rows(quiet).await;
+    }
+    for (sql, answer) in [
+        ("SELECT current_schema()", "public\n"),
+        ("SELECT current_database()", "legwork\n"),
+        ("SHOW server_version_num", "160006\n"),
+        ("SHOW transaction_isolation", "read committed\n"),
+        ("SELECT pg_backend_pid() > 0", "t\n"),
+        ("SELECT pg_catalog.current_setting('server_encoding')", "UTF8\n"),
+    ] {
+        assert_eq!(server.rows(sql).await, answer, "{sql}");
+    }
+    assert!(server.rows("SELECT version()").await.starts_with("PostgreSQL 16"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn psql_sees_errors_transactions_and_limits() {
+    if !has_psql() {
+        return;
+    }
+    let engine = FakeEngine { rows_max: Some(20_000), timeout: Some(Duration::from_secs(2)), ..FakeEngine::default() };
+    let server = Server::start(engine, PostgresLimits { sql_bytes_max: 10_000, ..PostgresLimits::default() }).await;
+    assert_eq!(server.sqlstate("SELEC 1").await, "42601");
+    assert_eq!(server.sqlstate("SELECT nothing FROM samples").await, "42703");
+    assert_eq!(server.sqlstate("COPY samples FROM STDIN").await, "25006");
+    assert_eq!(server.sqlstate("DROP TABLE samples").await, "42501");
+    assert_eq!(server.sqlstate("SELECT value FROM generate_series(1, 100000)").await, "54000");
+    assert_eq!(server.sqlstate(&format!("SELECT '{}'", "x".repeat(10_000))).await, "54000");
+    let slow = "SELECT count(*) FROM generate_series(1, 100000000000)";
+    assert_eq!(server.sqlstate(slow).await, "57014");
+    assert_eq!(server.sqlstate(&format!("SET statement_timeout = 100; {slow}")).await, "57014");
+    assert_eq!(server.sqlstate("PREPARE x AS SELECT 1").await, "0A000");
+    assert_eq!(server.rows("BEGIN; SELECT 1; COMMIT; DISCARD ALL; DEALLOCATE ALL").await, "BEGIN\n1\nCOMMIT\nDISCARD ALL\nDEALLOCATE ALL\n");
+    let failed = server.run(&["-At", "-c", "BEGIN", "-c", "SELECT nothing", "-c", "SELECT 1", "-c", "COMMIT", "-c", "SELECT 2"]).await;
+    assert!(failed.0 == "BEGIN\nROLLBACK\n2\n" && failed.1.contains("25P02"), "{failed:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn psql_copies_out() {
+    if !has_psql() {
+        return;
+    }
+    let server = Server::default().await;
+    let (text, _, _) = server.run(&["-c", "\\copy (SELECT id, name, tags FROM samples ORDER BY id) TO STDOUT"]).await;
+    assert_eq!(text, "1\tAda\t{a,NULL,\"it's \\\\\"b\\\\\"\"}\n2\t\\N\t\\N\n3\tit's; \\\\ \"x\"\t{}\n");
+    let (csv, _, _) = server.run(&["-c", "COPY (SELECT id, name FROM samples ORDER BY id) TO STDOUT (FORMAT csv, HEADER)"]).await;
+    assert_eq!(csv, "id,name\n1,Ada\n2,\n3,\"it's; \\ \"\"x\"\"\"\n");
+    assert_eq!(server.sqlstate("COPY samples TO '/tmp/x'").await, "42501");
+    assert_eq!(server.sqlstate("COPY (SELECT nothing FROM samples) TO STDOUT").await, "42703");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_request_ends_the_query() {
+    if !has_psql() {
+        return;
+    }
+    let server = Server::default().await;
+    let slow = "SELECT count(*) FROM generate_series(1, 100000000000)";
+    let mut child = server.psql().args(["-At", "-c", "SELECT 1", "-c", slow]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // psql cancels on an interrupt; the first row says that it is connected.
+    let output = tokio::task::spawn_blocking(move || {
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 2]).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        child.wait_with_output().unwrap()
+    });
+    let output = tokio::time::timeout(WAIT, output).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("57014") && said.contains("user request"), "{said}");
+    server.stop().await;
+}
+
+#[test]
+fn only_the_right_secret_cancels() {
+    let registry = Arc::new(cancel::Registry::default());
+    let canceller = cancel::Canceller::new();
+    let registration = registry.register(7, SecretKey::I32(5), canceller.clone());
+    let is_asked = || {
+        let mut cancelled = canceller.statement();
+        move || futures::FutureExt::now_or_never(cancelled.requested()).is_some()
+    };
+    let mut asked = is_asked();
+    registry.cancel(7, &SecretKey::I32(6));
+    registry.cancel(8, &SecretKey::I32(5));
+    assert!(!asked());
+    registry.cancel(7, &SecretKey::I32(5));
+    assert!(asked() && !is_asked()());
+    drop(registration);
+    let mut asked = is_asked();
+    registry.cancel(7, &SecretKey::I32(5));
+    assert!(!asked());
+}
+
+async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(WAIT, stream.read_to_end(&mut answer)).await.expect("the server ends the connection");
+    // A reset is an end as well.
+    let _ = read;
+    answer
+}
+
+fn startup() -> Vec<u8> {
+    let mut body = vec![0, 3, 0, 0];
+    body.extend(b"user\0me\0\0");
+    let mut message = u32::try_from(body.len() + 4).unwrap().to_be_bytes().to_vec();
+    message.extend(body);
+    message
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_bytes_end_their_connection_and_no_other() {
+    let limits = PostgresLimits { handshake_max: Duration::from_secs(2), connections_max: 8, ..PostgresLimits::default() };
+    let server = Server::start(FakeEngine::default(), limits).await;
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed.to_le_bytes()[0]
+    };
+    for round in 0..200 {
+        let mut bytes: Vec<u8> = (0..1 + usize::from(random())).map(|_| random()).collect();
+        if round % 2 == 0 {
+            bytes = [startup(), bytes].concat();
+        }
+        if round % 4 == 0 {
+            // A message of a known type and a true length, with nonsense in it.
+            let kind = b"QPBDEHSCpFdcf"[usize::from(random()) % 13];
+            let body: Vec<u8> = (0..usize::from(random() % 40)).map(|_| random()).collect();
+            let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+            bytes = [startup(), vec![kind], length.to_vec(), body].concat();
+        }
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+        read_all(&mut stream).await;
+    }
+    let mut huge = TcpStream::connect(server.address).await.unwrap();
+    huge.write_all(&[startup(), b"Q\x3f\xff\xff\x00".to_vec()].concat()).await.unwrap();
+    let answer = String::from_utf8_lossy(&read_all(&mut huge).await).into_owned();
+    assert!(answer.contains("FATAL") && answer.contains("08P01"), "{answer}");
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    silent.write_all(&[0, 0, 0]).await.unwrap();
+    read_all(&mut silent).await;
+    if has_psql() {
+        assert_eq!(server.rows("SELECT 1").await, "1\n");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_server_says_so_and_has_room_again() {
+    if !has_psql() {
+        return;
+    }
+    let server = Server::start(FakeEngine::default(), PostgresLimits { connections_max: 1, ..PostgresLimits::default() }).await;
+    let mut only = TcpStream::connect(server.address).await.unwrap();
+    only.write_all(&startup()).await.unwrap();
+    let mut first = [0];
+    only.read_exact(&mut first).await.unwrap();
+    let (_, err, is_ok) = server.run(&["-c", "SELECT 1"]).await;
+    assert!(!is_ok && err.contains("too many clients"), "{err}");
+    drop(only);
+    let deadline = tokio::time::Instant::now() + WAIT;
+    while !server.run(&["-c", "SELECT 1"]).await.2 {
+        assert!(tokio::time::Instant::now() < deadline);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_is_dropped() {
+    let limits = PostgresLimits { message_max: Duration::from_millis(500), connections_max: 1, ..PostgresLimits::default() };
+    let server = Server::start(FakeEngine::default(), limits).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let query = b"SELECT repeat('x', 1000) FROM generate_series(1, 10000000)\0";
+    let length = u32::try_from(query.len() + 4).unwrap().to_be_bytes();
+    stream.write_all(&[startup(), b"Q".to_vec(), length.to_vec(), query.to_vec()].concat()).await.unwrap();
+    // Its place is free again although it neither reads nor leaves.
+    let deadline = tokio::time::Instant::now() + WAIT;
+    loop {
+        assert!(tokio::time::Instant::now() < deadline);
+        let mut other = TcpStream::connect(server.address).await.unwrap();
+        other.write_all(&startup()).await.unwrap();
+        let mut kind = [0];
+        if other.read_exact(&mut kind).await.is_ok() && kind == *b"R" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(stream);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn python_drivers_agree() {
+    let Ok(python) = std::env::var("LEGWORK_CLIENTS_PYTHON") else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: LEGWORK_CLIENTS_PYTHON names no Python with psycopg and adbc-driver-postgresql");
+        return;
+    };
+    let server = Server::default().await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/postgres_clients.py");
+    let url = format!("postgresql://me@127.0.0.1:{}/legwork", server.address.port());
+    let mut command = Command::new(python);
+    command.args([script, &url, "--samples"]);
+    let output = output_of(command).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    server.stop().await;
+}
+
+#[test]
+fn other_machines_cannot_be_let_in() {
+    for good in ["127.0.0.1:1", "127.8.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        require_loopback(good.parse().unwrap()).unwrap();
+    }
+    for bad in ["0.0.0.0:1", "192.168.0.1:1", "[::]:1", "[2001:db8::1]:1"] {
+        assert_eq!(require_loopback(bad.parse().unwrap()).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+}
