@@ -60,6 +60,7 @@ pub(crate) fn kafka_options(config: &Config) -> Result<Vec<(String, String)>, Co
     config
         .kafka
         .options
+        .0
         .iter()
         .map(|(name, value)| {
             let text = match value {
@@ -110,6 +111,7 @@ pub(crate) fn registry(config: &Config, handle: tokio::runtime::Handle) -> Resul
         token,
         ca_file: registry.ca_file.clone(),
         timeout: registry.timeout.duration(),
+        ..RegistryConfig::default()
     };
     Ok(RegistryClient::new(settings, handle).map_err(|error| ConfigError(format!("registry: {error}")))?)
 }
@@ -134,7 +136,7 @@ pub(crate) fn operators(config: &Config) -> OperatorConfig {
             stay_radius_m: track.stay_radius_m,
             stay_min_us: track.stay_min.0,
             gap_max_us: track.gap_max.0,
-            memory_bytes_max: track.memory_bytes_max.bytes(),
+            memory_bytes_max: track.memory_bytes_max.0,
         },
     }
 }

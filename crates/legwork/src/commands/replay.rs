@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use indicatif::{ProgressBar, ProgressStyle};
 use legwork_codec::files::{FileInput, FileReader};
 use legwork_kafka::Admin;
@@ -101,7 +101,8 @@ async fn replay(input: FileInput, pace: &mut Pace, publisher: &mut Publisher, ba
         let keys: StringArray = rows.column_by_name(kind.key()).context("the key's column")?.as_string::<i32>().clone();
         if kind.is_reference() {
             let now_us = wall_clock_us();
-            publisher.send(kind, &rows, &legwork_sim::reference_keys(kind, &rows), &vec![now_us; rows.num_rows()]).await?;
+            let keys = StringArray::from(legwork_sim::reference_keys(kind, &rows));
+            publisher.send(kind, &rows, &keys, &vec![now_us; rows.num_rows()]).await?;
             continue;
         }
         let times = rows.column(legwork_types::gps::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values().clone();
@@ -158,6 +159,8 @@ fn sent_us(rows: &RecordBatch) -> Vec<i64> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::Int64Type;
+
     use super::*;
 
     #[test]

@@ -65,7 +65,7 @@ const AHEAD_MAX: u64 = 10_000;
 /// that keeps little would drop it.
 pub(crate) async fn tell(mut story: Story, publisher: &mut Publisher, lanes: Option<&dyn LiveTables>) -> Result<()> {
     for (kind, rows) in story.organisation.reference() {
-        let keys = legwork_sim::reference_keys(kind, &rows);
+        let keys = arrow::array::StringArray::from(legwork_sim::reference_keys(kind, &rows));
         publisher.send(kind, &rows, &keys, &vec![story.start_us; rows.num_rows()]).await?;
     }
     publisher.flush(Duration::from_secs(30))?;

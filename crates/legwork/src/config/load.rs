@@ -204,7 +204,7 @@ pub(crate) fn masked(config: &Config) -> Result<String, ConfigError> {
     if config.registry.password.is_some() {
         config.registry.password = Some("***".to_owned());
     }
-    for (name, value) in &mut config.kafka.options {
+    for (name, value) in &mut config.kafka.options.0 {
         if legwork_kafka::is_secret(name) && !name.ends_with("_file") {
             *value = Value::String("***".to_owned());
         }
@@ -236,7 +236,7 @@ mod tests {
         check_names(&table, "test")?;
         let config: Config = Value::Table(table).try_into().map_err(|e: toml::de::Error| ConfigError(e.to_string()))?;
         assert_eq!(config.kafka.bootstrap, "b:9092");
-        assert_eq!(config.kafka.options["sasl.password"].as_str(), Some("s3"));
+        assert_eq!(config.kafka.options.0["sasl.password"].as_str(), Some("s3"));
         assert_eq!(config.query.concurrency, 3);
         assert_eq!(config.topics.of(Kind::CheckIns).names.as_deref(), Some(&["a".to_owned(), "b".to_owned()][..]));
         Ok(())
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn secrets_are_masked() -> Result<(), ConfigError> {
         let mut config = Config::default();
-        config.kafka.options.insert("sasl.password".to_owned(), Value::String("hush".to_owned()));
+        config.kafka.options.0.insert("sasl.password".to_owned(), Value::String("hush".to_owned()));
         config.registry.password = Some("hush".to_owned());
         assert!(!masked(&config)?.contains("hush"));
         Ok(())

@@ -10,7 +10,7 @@ use legwork_types::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use load::{ConfigError, Overrides, load, masked, nearest, read_secret, scalar};
+pub(crate) use load::{ConfigError, Overrides, load, masked, read_secret, scalar};
 pub(crate) use units::{Size, Span};
 
 /// Everything that `legwork.toml` may say.
@@ -29,11 +29,9 @@ pub(crate) struct Config {
     pub(crate) time: Time,
     pub(crate) dedup: Dedup,
     pub(crate) track: Track,
-    pub(crate) http: Listen<8080>,
-    pub(crate) postgres: Listen<5433>,
-    /// Flight SQL; not served by this version.
-    pub(crate) flight: Listen<50051>,
-    /// Port among instances; not served by this version.
+    pub(crate) http: Http,
+    pub(crate) postgres: Postgres,
+    pub(crate) flight: Flight,
     pub(crate) internal: Internal,
     pub(crate) query: Query,
     pub(crate) metrics: Metrics,
@@ -109,7 +107,25 @@ section! {
         /// Whether rejected messages are sent to dead-letter topics besides being kept in rejected_events.
         dead_letters: bool = true,
         /// librdkafka's own options, verbatim; `NAME_file` reads the value of NAME from a file.
-        options: BTreeMap<String, toml::Value> = BTreeMap::new(),
+        options: Options = Options::default(),
+    }
+}
+
+/// Options that somebody else names: any name, any scalar.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Options(pub(crate) BTreeMap<String, toml::Value>);
+
+impl JsonSchema for Options {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Options".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "object",
+            "additionalProperties": { "type": ["string", "number", "boolean"] },
+        })
     }
 }
 
@@ -201,7 +217,7 @@ section! {
         /// How often a lane's revision advances while it changes.
         checkpoint_every: Span = seconds(10),
         /// Options of the object store, by its own names.
-        options: BTreeMap<String, toml::Value> = BTreeMap::new(),
+        options: Options = Options::default(),
     }
 }
 
@@ -279,22 +295,32 @@ section! {
     }
 }
 
-/// A listening address.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Listen<const PORT: u16> {
-    /// Address and port; port 0 takes any free one and shows it. Only loopback, as long as there is no authentication.
-    pub(crate) listen: String,
-}
-
-impl<const PORT: u16> Default for Listen<PORT> {
-    fn default() -> Self {
-        Listen { listen: format!("127.0.0.1:{PORT}") }
+section! {
+    /// HTTP. Only loopback, as long as there is no authentication.
+    Http {
+        /// Address and port; port 0 takes any free one and shows it.
+        listen: String = "127.0.0.1:8080".to_owned(),
     }
 }
 
 section! {
-    /// The port among instances.
+    /// The PostgreSQL protocol. Only loopback, as long as there is no authentication.
+    Postgres {
+        /// Address and port; port 0 takes any free one and shows it.
+        listen: String = "127.0.0.1:5433".to_owned(),
+    }
+}
+
+section! {
+    /// Flight SQL; not served by this version.
+    Flight {
+        /// Address and port.
+        listen: String = "127.0.0.1:50051".to_owned(),
+    }
+}
+
+section! {
+    /// The port among instances; not served by this version.
     Internal {
         /// Address and port.
         listen: String = "127.0.0.1:7070".to_owned(),
