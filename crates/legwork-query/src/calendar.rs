@@ -44,7 +44,15 @@ impl Calendar {
         holidays: HashSet<NaiveDate>,
     ) -> Result<Calendar, String> {
         let wrong = |entry: &str| format!("expected working hours such as 'mon 09:00-17:00', found {entry:?}");
-        let spans = working_hours.map(|entry| span(entry).ok_or_else(|| wrong(entry))).collect::<Result<_, _>>()?;
+        let mut spans: Vec<Span> = Vec::new();
+        for entry in working_hours {
+            let span = span(entry).ok_or_else(|| wrong(entry))?;
+            let overlaps = |s: &Span| s.weekday == span.weekday && s.start_s < span.end_s && span.start_s < s.end_s;
+            if spans.iter().any(overlaps) {
+                return Err(format!("working hours {entry:?} overlap with an entry before"));
+            }
+            spans.push(span);
+        }
         Ok(Calendar { zone, spans, holidays })
     }
 
@@ -186,5 +194,7 @@ mod tests {
             let error = Calendar::parse(Tz::UTC, std::iter::once(entry), HashSet::new()).unwrap_err();
             assert!(error.contains(entry), "{error}");
         }
+        let twice = ["mon 09:00-12:00", "mon 11:00-13:00"].into_iter();
+        assert!(Calendar::parse(Tz::UTC, twice, HashSet::new()).unwrap_err().contains("overlap"));
     }
 }

@@ -48,7 +48,7 @@ const SETTINGS: &[&str] = &[
 /// A statement that passed the allow-list.
 #[derive(Clone, Debug)]
 pub enum Checked {
-    /// Rows: SELECT, WITH, VALUES, TABLE, SHOW of what the catalog holds, EXPLAIN, DESCRIBE.
+    /// Rows: SELECT, WITH, VALUES, SHOW of what the catalog holds, EXPLAIN, DESCRIBE.
     Query(Box<DfStatement>),
     /// `SET name = value`; without a value, back to the default (also RESET).
     Set {
@@ -224,7 +224,7 @@ fn forbidden(what: &str) -> QueryError {
         kind: ErrorKind::Forbidden,
         sqlstate: "42501",
         message: format!(
-            "{} is not allowed: tables here are read-only; use SELECT, WITH, VALUES, TABLE, SHOW, EXPLAIN or DESCRIBE",
+            "{} is not allowed: tables here are read-only; use SELECT, WITH, VALUES, SHOW, EXPLAIN or DESCRIBE",
             if what.is_empty() { "this statement" } else { what }
         ),
     }

@@ -1,5 +1,6 @@
 //! Functions of SQL, beside DataFusion's.
 
+mod bounded;
 mod business;
 mod geo;
 mod km;
@@ -31,6 +32,10 @@ pub(crate) fn register(
 ) -> Result<()> {
     for name in REMOVED {
         state.deregister_udf(name)?;
+    }
+    for name in bounded::NAMES {
+        let inner = state.udf(name)?;
+        state.register_udf(Arc::new(ScalarUDF::from(bounded::Bounded::new(inner))))?;
     }
     let scalars = [
         ScalarUDF::from(now::LegworkNow::new(clock.clone())),
