@@ -96,6 +96,11 @@ impl SqlSession {
                 Ok(no_rows())
             }
             Checked::Show { name } => self.show(&name).await,
+            // Poolers send it before they hand a connection on: nothing of one client may reach the next.
+            Checked::NoOp { tag: "DISCARD ALL" } => {
+                self.set("all", None)?;
+                Ok(no_rows())
+            }
             Checked::NoOp { .. } | Checked::Empty => Ok(no_rows()),
         }
     }

@@ -1,14 +1,27 @@
 -- name: rep_activity
 -- doc: What a rep did in a window, summed over all sources. distance_m is of the device with the highest priority that has pings in the window, without priorities of the one with the most pings; the others' is in distance_m_other_devices. n_inbound and n_outbound are of calls.
 -- key: rep_id, window_start
-WITH devices AS (
-    SELECT *,
+-- Only where several devices of a rep have pings in a window is there anything to rank: mostly nowhere.
+WITH contested AS (
+    SELECT rep_id, window_start FROM rep_movement WHERE rep_id IS NOT NULL GROUP BY rep_id, window_start HAVING count(*) > 1
+),
+ranked AS (
+    SELECT m.device_id, m.rep_id, m.window_start,
            row_number() OVER (
-               PARTITION BY rep_id, window_start
-               ORDER BY device_priority DESC NULLS LAST, n_pings DESC, device_id
-           ) = 1 AS is_main
-    FROM rep_movement
-    WHERE rep_id IS NOT NULL
+               PARTITION BY m.rep_id, m.window_start
+               ORDER BY m.device_priority DESC NULLS LAST, m.n_pings DESC, m.device_id
+           ) AS place
+    FROM rep_movement m
+    JOIN contested c ON c.rep_id = m.rep_id AND c.window_start = m.window_start
+),
+others AS (
+    SELECT device_id, rep_id, window_start FROM ranked WHERE place > 1
+),
+devices AS (
+    SELECT m.*, o.device_id IS NULL AS is_main
+    FROM rep_movement m
+    LEFT JOIN others o ON o.device_id = m.device_id AND o.rep_id = m.rep_id AND o.window_start = m.window_start
+    WHERE m.rep_id IS NOT NULL
 ),
 parts AS (
     SELECT rep_id, window_start, window_end, n_pings, 1 AS n_devices,

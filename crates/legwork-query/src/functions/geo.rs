@@ -54,8 +54,8 @@ pub(super) fn geodesic_m() -> ScalarUDF {
     let wgs84 = Geodesic::wgs84();
     let f = move |args: &[ColumnarValue]| {
         floats(args, 4, |v| {
-            let distance_m: f64 = wgs84.inverse(v[0], v[1], v[2], v[3]);
-            distance_m.is_finite().then_some(distance_m)
+            let on_globe = v[0].abs() <= 90.0 && v[2].abs() <= 90.0 && v[1].is_finite() && v[3].is_finite();
+            on_globe.then(|| wgs84.inverse(v[0], v[1], v[2], v[3]))
         })
     };
     create_udf("geodesic_m", vec![DataType::Float64; 4], DataType::Float64, Volatility::Immutable, Arc::new(f))

@@ -109,8 +109,12 @@ async fn the_clock_is_the_sessions() {
         table_of(one.as_ref(), "SELECT count(*) FROM (VALUES (1), (2)) WHERE legwork_now() = legwork_now()").await;
     assert_eq!(again, "2");
     assert_eq!(rows_of(one.as_ref(), "SET legwork.as_of = 'yesterday'").await.unwrap_err().sqlstate, "22023");
-    rows_of(one.as_ref(), "RESET legwork.as_of").await.unwrap();
-    assert_eq!(table_of(one.as_ref(), now).await, "1970-01-01T00:00:00Z");
+    for forget in ["RESET legwork.as_of", "DISCARD ALL", "RESET ALL", "SET legwork.as_of TO DEFAULT"] {
+        rows_of(one.as_ref(), "SET legwork.as_of = '2026-03-01'").await.unwrap();
+        assert_eq!(table_of(one.as_ref(), now).await, "2026-03-01T00:00:00Z");
+        rows_of(one.as_ref(), forget).await.unwrap();
+        assert_eq!(table_of(one.as_ref(), now).await, "1970-01-01T00:00:00Z", "{forget}");
+    }
     assert_eq!(table_of(at(NowSource::Event, Some(60_000_000)).session().as_ref(), now).await, "1970-01-01T00:01:00Z");
     let age = "SELECT abs(seconds_between(legwork_now(), now())) < 60";
     assert_eq!(table_of(at(NowSource::System, Some(60_000_000)).session().as_ref(), age).await, "true");
