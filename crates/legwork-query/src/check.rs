@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{DFParserBuilder, ExplainStatement, ResetStatement, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Query, Select, Set, Statement, TableFactor, Value, Visit, Visitor,
+    DiscardObject, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, Set, Statement, TableFactor, Value, Visit,
+    Visitor,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::Tokenizer;
@@ -18,7 +19,8 @@ pub(crate) const RECURSION_MAX: usize = 50;
 /// Tables, subqueries and functions in the FROM clauses of a statement.
 const RELATIONS_MAX: usize = 200;
 /// Functions that may stand in FROM.
-const TABLE_FUNCTIONS: &[&str] = &["explain_track", "track_at", "generate_series", "range", "unnest"];
+const TABLE_FUNCTIONS: &[&str] =
+    &["explain_track", "track_at", "generate_series", "range", "unnest", "pg_get_keywords"];
 
 /// Settings that clients send. Those under `legwork` change answers, `statement_timeout` shortens the deadline, the others are kept
 /// and shown and change nothing.
@@ -48,7 +50,7 @@ const SETTINGS: &[&str] = &[
 /// A statement that passed the allow-list.
 #[derive(Clone, Debug)]
 pub enum Checked {
-    /// Rows: SELECT, WITH, VALUES, TABLE, SHOW of what the catalog holds, EXPLAIN, DESCRIBE.
+    /// Rows: SELECT, WITH, VALUES, SHOW of what the catalog holds, EXPLAIN, DESCRIBE.
     Query(Box<DfStatement>),
     /// `SET name = value`; without a value, back to the default (also RESET).
     Set {
@@ -143,7 +145,8 @@ fn check_sql(statement: Statement) -> Result<Checked, QueryError> {
         Statement::Savepoint { .. } => no_op("SAVEPOINT"),
         Statement::ReleaseSavepoint { .. } => no_op("RELEASE"),
         Statement::Deallocate { .. } => no_op("DEALLOCATE"),
-        Statement::Discard { .. } => no_op("DISCARD ALL"),
+        Statement::Discard { object_type: DiscardObject::ALL } => no_op("DISCARD ALL"),
+        Statement::Discard { .. } => no_op("DISCARD"),
         Statement::Close { .. } => no_op("CLOSE CURSOR"),
         other => Err(forbidden(&first_words(&other.to_string()))),
     }
@@ -224,7 +227,7 @@ fn forbidden(what: &str) -> QueryError {
         kind: ErrorKind::Forbidden,
         sqlstate: "42501",
         message: format!(
-            "{} is not allowed: tables here are read-only; use SELECT, WITH, VALUES, TABLE, SHOW, EXPLAIN or DESCRIBE",
+            "{} is not allowed: tables here are read-only; use SELECT, WITH, VALUES, SHOW, EXPLAIN or DESCRIBE",
             if what.is_empty() { "this statement" } else { what }
         ),
     }

@@ -3,6 +3,8 @@
 //! What lives here: how a statement is checked, planned, limited and run over [`legwork_types::LiveTables`]. What does not: wires,
 //! authentication, writing of any kind. Invariant: no statement reads a file, opens an address or changes anything but its session.
 
+mod calendar;
+mod calendars;
 mod catalog;
 mod check;
 mod clock;

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::cast;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, Result, Statistics, internal_err};
+use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::coop::cooperative;
@@ -21,25 +22,41 @@ use legwork_types::TableSnapshot;
 #[derive(Debug)]
 struct Source {
     snapshot: Arc<dyn TableSnapshot>,
+    /// Positions in the snapshot.
     columns: Vec<usize>,
+    /// For each wanted column its place among `columns`; none where the snapshot lacks it.
+    places: Vec<Option<usize>>,
 }
 
 impl Source {
     fn try_new(table: &str, wanted: &Schema, snapshot: &Arc<dyn TableSnapshot>) -> Result<Source> {
         let found = snapshot.schema();
-        let column = |name: &str| {
-            let missing = || DataFusionError::Internal(format!("live table {table} lacks column {name}"));
-            found.column_with_name(name).map(|(position, _)| position).ok_or_else(missing)
-        };
-        let columns = wanted.fields().iter().map(|field| column(field.name())).collect::<Result<_>>()?;
-        Ok(Source { snapshot: snapshot.clone(), columns })
+        let (mut columns, mut places) = (Vec::new(), Vec::new());
+        for field in wanted.fields() {
+            match found.column_with_name(field.name()) {
+                Some((position, _)) => {
+                    places.push(Some(columns.len()));
+                    columns.push(position);
+                }
+                None if field.is_nullable() => places.push(None),
+                None => return internal_err!("live table {table} lacks column {}", field.name()),
+            }
+        }
+        Ok(Source { snapshot: snapshot.clone(), columns, places })
     }
 
-    /// *Shape:* the chunk's rows, columns as in `schema`.
+    /// *Shape:* the chunk's rows, columns as in `schema`: null where the snapshot lacks one, cast where it has another type.
     fn chunk(&self, chunk_idx: usize, schema: &SchemaRef) -> Result<RecordBatch> {
         let chunk = self.snapshot.chunk(chunk_idx, Some(&self.columns));
-        let options = RecordBatchOptions::new().with_row_count(Some(chunk.num_rows()));
-        Ok(RecordBatch::try_new_with_options(schema.clone(), chunk.columns().to_vec(), &options)?)
+        let n_rows = chunk.num_rows();
+        let column = |(place, field): (&Option<usize>, &Arc<Field>)| match place {
+            None => Ok(new_null_array(field.data_type(), n_rows)),
+            Some(place) if chunk.column(*place).data_type() == field.data_type() => Ok(chunk.column(*place).clone()),
+            Some(place) => cast(chunk.column(*place), field.data_type()),
+        };
+        let columns = self.places.iter().zip(schema.fields()).map(column).collect::<Result<_, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(n_rows));
+        Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
     }
 }
 

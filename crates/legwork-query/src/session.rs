@@ -17,11 +17,13 @@ use datafusion::sql::parser::Statement;
 use futures::FutureExt;
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use legwork_types::LiveTables;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::calendars;
 use crate::check::{Checked, check};
 use crate::error;
 use crate::pin::QueryPin;
@@ -71,6 +73,15 @@ enum Source {
     Plan(LogicalPlan),
 }
 
+impl Source {
+    fn mentions(&self, function: &str) -> bool {
+        match self {
+            Source::Statement(statement) => statement.to_string().to_ascii_lowercase().contains(function),
+            Source::Plan(plan) => plan.display_indent().to_string().contains(function),
+        }
+    }
+}
+
 impl SqlSession {
     pub(crate) fn new(shared: Arc<Shared>, context: SessionContext) -> SqlSession {
         SqlSession { shared, context, variables: Mutex::default() }
@@ -85,6 +96,11 @@ impl SqlSession {
                 Ok(no_rows())
             }
             Checked::Show { name } => self.show(&name).await,
+            // Poolers send it before they hand a connection on: nothing of one client may reach the next.
+            Checked::NoOp { tag: "DISCARD ALL" } => {
+                self.set("all", None)?;
+                Ok(no_rows())
+            }
             Checked::NoOp { .. } | Checked::Empty => Ok(no_rows()),
         }
     }
@@ -186,12 +202,13 @@ impl SqlSession {
         limits: &Limits,
         permit: OwnedSemaphorePermit,
     ) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), QueryError> {
-        let (state, runtime) = (self.query_state(), self.query_runtime());
+        let (state, runtime, live) = (self.query_state(), self.query_runtime(), self.shared.live.clone());
         let (deadline, handle) = (limits.deadline, Handle::current());
         let (send, receive) = oneshot::channel();
         let thread = std::thread::Builder::new().name("legwork-plan".to_owned()).stack_size(PLANNING_STACK_BYTES);
         let spawned = thread.spawn(move || {
-            let planned = handle.block_on(async move { timeout_at(deadline, plan(state, source, runtime)).await });
+            let planned =
+                handle.block_on(async move { timeout_at(deadline, plan(state, source, runtime, live)).await });
             // A failed send means that the client has gone: all is dropped here, in this order.
             drop(send.send((planned, permit)));
         });
@@ -238,10 +255,18 @@ impl Session for SqlSession {
 }
 
 async fn plan(
-    state: SessionState,
+    mut state: SessionState,
     source: Source,
     runtime: Arc<RuntimeEnv>,
+    live: Arc<dyn LiveTables>,
 ) -> Result<SendableRecordBatchStream, DataFusionError> {
+    if source.mentions("business_seconds") {
+        let pin = state.config().get_extension::<QueryPin>().unwrap_or_default();
+        let loaded = calendars::load(live.as_ref(), &pin).await.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        if let Some(settings) = state.config_mut().options_mut().extensions.get_mut::<LegworkSettings>() {
+            settings.calendars = Arc::new(loaded);
+        }
+    }
     let plan = match source {
         Source::Statement(statement) => state.statement_to_plan(statement).await?,
         Source::Plan(plan) => plan,

@@ -1,10 +1,13 @@
 //! The settings of a session that change answers, kept where DataFusion's functions can see them.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::config::ConfigOptions;
+
+use crate::calendar::Calendars;
 
 /// Settings under the prefix `legwork`.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +16,8 @@ pub(crate) struct LegworkSettings {
     pub(crate) as_of_us: Option<i64>,
     /// What `legwork_now()` is in this query; pinned when it starts, so that all its parts agree.
     pub(crate) now_us: Option<i64>,
+    /// The calendars, read when a query starts that counts business time.
+    pub(crate) calendars: Arc<Calendars>,
 }
 
 impl LegworkSettings {

@@ -28,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) options: QueryOptions,
     pub(crate) clock: Clock,
     pub(crate) permits: Arc<Semaphore>,
+    pub(crate) live: Arc<dyn LiveTables>,
     schemas: Schemas,
     base: SessionState,
     tables: Vec<TableInfo>,
@@ -62,7 +63,7 @@ impl SqlEngine {
         tables.extend(views::add_views(&schemas, &base, &options)?);
         tables.sort_by(|a, b| a.name.cmp(&b.name));
         let permits = Arc::new(Semaphore::new(options.concurrency.max(1)));
-        Ok(SqlEngine { shared: Arc::new(Shared { options, clock, permits, schemas, base, tables }) })
+        Ok(SqlEngine { shared: Arc::new(Shared { options, clock, permits, live, schemas, base, tables }) })
     }
 
     /// A session with all that [`Engine::session`] gives and more: parts of a query one by one.
@@ -106,7 +107,7 @@ fn base_state(
         .with_table_factories(Default::default())
         .with_file_formats(Vec::new())
         .build();
-    functions::register(&mut state, clock, live)?;
+    functions::register(&mut state, clock, live, options)?;
     Ok(state)
 }
 

@@ -1,7 +1,7 @@
 //! The views: SQL files of this crate, planned when the engine is made.
 //!
 //! A file begins with comment lines `-- name:`, `-- doc:` and `-- key:`; what follows is one query. `{base_currency}`, `{calendar}`
-//! and `{week_start}` stand for the options of those names.
+//! and `{week_shift_days}` stand for what the options say.
 
 use std::sync::Arc;
 
@@ -16,9 +16,23 @@ use crate::{QueryError, QueryOptions, TableInfo, WeekStart};
 
 /// Files in the order of what they need.
 const FILES: &[&str] = &[
+    include_str!("../views/device_reps.sql"),
+    include_str!("../views/rep_teams.sql"),
+    include_str!("../views/fx_spans.sql"),
     include_str!("../views/rep_movement.sql"),
     include_str!("../views/rep_positions.sql"),
+    include_str!("../views/rep_activity.sql"),
+    include_str!("../views/rep_activity_daily.sql"),
+    include_str!("../views/rep_activity_weekly.sql"),
+    include_str!("../views/team_activity_daily.sql"),
+    include_str!("../views/visits.sql"),
+    include_str!("../views/check_in_verdicts.sql"),
     include_str!("../views/deals.sql"),
+    include_str!("../views/deal_stage_intervals.sql"),
+    include_str!("../views/stage_durations.sql"),
+    include_str!("../views/stalled_deals.sql"),
+    include_str!("../views/lead_first_touches.sql"),
+    include_str!("../views/order_revenue.sql"),
 ];
 
 /// What a view is before it is planned.
@@ -72,18 +86,19 @@ fn sum_over_lanes(table: Table) -> Definition {
 }
 
 fn parse(text: &str, options: &QueryOptions) -> Definition {
+    // Weeks are truncated to Mondays; a week that starts on Sunday is shifted onto one and back.
+    let week_shift_days = match options.week_start {
+        WeekStart::Monday => "0",
+        WeekStart::Sunday => "1",
+    };
+    let text = &text
+        .replace("{base_currency}", &options.base_currency.replace('\'', "''"))
+        .replace("{calendar}", &options.calendar.replace('\'', "''"))
+        .replace("{week_shift_days}", week_shift_days);
     let header = |name: &str| {
         let prefix = format!("-- {name}:");
         text.lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::trim).collect::<Vec<_>>().join(" ")
     };
-    let week_start = match options.week_start {
-        WeekStart::Monday => "monday",
-        WeekStart::Sunday => "sunday",
-    };
-    let sql = text
-        .replace("{base_currency}", &options.base_currency.replace('\'', "''"))
-        .replace("{calendar}", &options.calendar.replace('\'', "''"))
-        .replace("{week_start}", week_start);
     let key = header("key").split(',').map(str::trim).filter(|column| !column.is_empty()).map(str::to_owned).collect();
-    Definition { name: header("name"), doc: header("doc"), key, sql }
+    Definition { name: header("name"), doc: header("doc"), key, sql: text.clone() }
 }

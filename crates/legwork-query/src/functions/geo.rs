@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, Float64Array};
+use arrow::array::{Array, AsArray, BooleanArray, Float64Array, StringArray};
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use geographiclib_rs::{Geodesic, InverseGeodesic};
+use h3o::{LatLng, Resolution};
 use legwork_types::geo;
 
 use super::as_answer;
@@ -44,4 +46,32 @@ pub(super) fn within_fence() -> ScalarUDF {
         as_answer(args, Arc::new(array))
     };
     create_udf("within_fence", vec![DataType::Float64; 5], DataType::Boolean, Volatility::Immutable, Arc::new(f))
+}
+
+/// `geodesic_m(lat, lon, lat, lon)`: metres on the WGS 84 ellipsoid, null outside it. *Source:* C. F. F. Karney, "Algorithms for
+/// geodesics", 2013.
+pub(super) fn geodesic_m() -> ScalarUDF {
+    let wgs84 = Geodesic::wgs84();
+    let f = move |args: &[ColumnarValue]| {
+        floats(args, 4, |v| {
+            let on_globe = v[0].abs() <= 90.0 && v[2].abs() <= 90.0 && v[1].is_finite() && v[3].is_finite();
+            on_globe.then(|| wgs84.inverse(v[0], v[1], v[2], v[3]))
+        })
+    };
+    create_udf("geodesic_m", vec![DataType::Float64; 4], DataType::Float64, Volatility::Immutable, Arc::new(f))
+}
+
+/// `h3_cell(lat, lon, resolution)`: the H3 cell as text, null for positions off the globe and resolutions outside 0 to 15.
+pub(super) fn h3_cell() -> ScalarUDF {
+    let f = |args: &[ColumnarValue]| {
+        let cell = |v: &[f64]| {
+            let on_globe = v[0].abs() <= 90.0 && v[1].abs() <= 180.0;
+            let resolution = (0.0..=15.0).contains(&v[2]).then(|| Resolution::try_from(v[2] as u8).ok()).flatten()?;
+            let place = LatLng::new(v[0], v[1]).ok().filter(|_| on_globe)?;
+            Some(place.to_cell(resolution).to_string())
+        };
+        let array: StringArray = by_row(args, 3, cell)?.into_iter().collect();
+        as_answer(args, Arc::new(array))
+    };
+    create_udf("h3_cell", vec![DataType::Float64; 3], DataType::Utf8, Volatility::Immutable, Arc::new(f))
 }

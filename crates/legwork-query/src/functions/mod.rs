@@ -1,8 +1,12 @@
 //! Functions of SQL, beside DataFusion's.
 
+mod bounded;
+mod business;
 mod geo;
+mod km;
 mod now;
 mod time;
+mod track;
 
 use std::sync::Arc;
 
@@ -12,6 +16,7 @@ use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF};
 use legwork_types::LiveTables;
 
+use crate::QueryOptions;
 use crate::clock::Clock;
 
 /// Functions of DataFusion that make values of any size out of a number, past every memory limit. The table functions of the same
@@ -19,19 +24,35 @@ use crate::clock::Clock;
 const REMOVED: &[&str] = &["generate_series", "range", "array_repeat", "array_resize"];
 
 /// Adds our functions and takes away those that no limit holds.
-pub(crate) fn register(state: &mut SessionState, clock: &Clock, _live: &Arc<dyn LiveTables>) -> Result<()> {
+pub(crate) fn register(
+    state: &mut SessionState,
+    clock: &Clock,
+    live: &Arc<dyn LiveTables>,
+    options: &QueryOptions,
+) -> Result<()> {
     for name in REMOVED {
         state.deregister_udf(name)?;
     }
+    for name in bounded::NAMES {
+        let inner = state.udf(name)?;
+        state.register_udf(Arc::new(ScalarUDF::from(bounded::Bounded::new(inner))))?;
+    }
     let scalars = [
         ScalarUDF::from(now::LegworkNow::new(clock.clone())),
+        ScalarUDF::from(business::BusinessSeconds::new(&options.calendar)),
+        business::local_date(),
         geo::haversine_m(),
+        geo::geodesic_m(),
+        geo::h3_cell(),
         geo::within_fence(),
         time::seconds_between(),
     ];
     for scalar in scalars {
         state.register_udf(Arc::new(scalar))?;
     }
+    state.register_udaf(Arc::new(km::km_quantile()))?;
+    state.register_udtf("explain_track", Arc::new(track::TrackFunction::explain(live.clone())));
+    state.register_udtf("track_at", Arc::new(track::TrackFunction::at(live.clone())));
     Ok(())
 }
 

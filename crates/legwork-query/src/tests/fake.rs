@@ -12,12 +12,12 @@ use serde_json::{Map, Value, json};
 /// Tables by name; those not set are unknown to it.
 #[derive(Debug, Default)]
 pub(super) struct Fake {
-    tables: HashMap<String, Vec<Vec<RecordBatch>>>,
-    schemas: HashMap<String, SchemaRef>,
+    pub(super) tables: HashMap<String, Vec<Vec<RecordBatch>>>,
+    pub(super) schemas: HashMap<String, SchemaRef>,
     /// Snapshots asked for so far.
     pub(super) n_snapshots: Arc<AtomicUsize>,
     pub(super) newest_us: Option<i64>,
-    pub(super) lookups: parking_lot::Mutex<Vec<Lookup>>,
+    pub(super) lookups: Arc<parking_lot::Mutex<Vec<Lookup>>>,
     pub(super) is_shut: bool,
 }
 
@@ -29,6 +29,13 @@ impl Fake {
         let batches = rows.iter().map(|row| batch(&schema, row.as_object().unwrap())).collect();
         self.schemas.insert(table.to_owned(), schema);
         self.tables.entry(table.to_owned()).or_default().push(batches);
+        self
+    }
+
+    /// Adds a lane's answer of any columns, as to a look-up.
+    pub(super) fn answering(mut self, table: &str, batch: RecordBatch) -> Fake {
+        self.schemas.insert(table.to_owned(), batch.schema());
+        self.tables.entry(table.to_owned()).or_default().push(vec![batch]);
         self
     }
 

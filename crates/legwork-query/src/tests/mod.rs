@@ -1,7 +1,12 @@
 //! Tests over hand-made tables.
 
 mod fake;
+mod forbidden;
+mod functions;
+mod limits;
 mod sql;
+mod views_crm;
+mod views_field;
 
 use std::sync::Arc;
 

@@ -1,0 +1,158 @@
+//! Time, memory, rows, bytes, concurrency; settings; names.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use super::fake::Fake;
+use super::sql::{calls, rows_of, table_of};
+use super::{engine, options};
+use crate::{Engine, ErrorKind, NowSource, QueryError, QueryOptions, SqlEngine};
+
+fn limited(options: QueryOptions) -> SqlEngine {
+    SqlEngine::new(Arc::new(calls()), options).unwrap()
+}
+
+async fn failure(engine: &SqlEngine, sql: &str) -> QueryError {
+    rows_of(engine.session().as_ref(), sql).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn rows_bytes_and_length_are_bounded() {
+    let few = limited(QueryOptions { rows_max: 3, ..options() });
+    assert_eq!(failure(&few, "SELECT * FROM generate_series(1, 4)").await.sqlstate, "54000");
+    assert_eq!(table_of(few.session().as_ref(), "SELECT count(*) FROM generate_series(1, 1000000)").await, "1000000");
+    let small = limited(QueryOptions { result_bytes_max: 1_000, ..options() });
+    assert_eq!(failure(&small, "SELECT * FROM generate_series(1, 1000)").await.sqlstate, "54000");
+    let short = limited(QueryOptions { sql_bytes_max: 20, ..options() });
+    assert_eq!(failure(&short, "SELECT 1 -- and much more").await.sqlstate, "54000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_per_query() {
+    let engine = limited(QueryOptions { memory_bytes_max: 1 << 20, ..options() });
+    let error =
+        failure(&engine, "SELECT value, count(*) FROM generate_series(1, 3000000) GROUP BY value ORDER BY 2").await;
+    assert_eq!((error.kind, error.sqlstate), (ErrorKind::Limit, "53200"), "{error}");
+    assert_eq!(table_of(engine.session().as_ref(), "SELECT sum(n_calls) FROM rep_calls").await, "16");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_any_size_out_of_a_number_cannot_be_made() {
+    let engine = limited(options());
+    for sql in [
+        "SELECT range(1, 1000000000)",
+        "SELECT array_repeat(1, 1000000000)",
+        "SELECT repeat('x', 2000000000)",
+        "SELECT lpad('x', 2000000000)",
+    ] {
+        assert!(rows_of(engine.session().as_ref(), sql).await.is_err(), "{sql}");
+    }
+    assert_eq!(table_of(engine.session().as_ref(), "SELECT repeat('ab', 2), lpad('7', 3, '0')").await, "abab,007");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_is_bounded() {
+    let engine = limited(QueryOptions { timeout: Duration::from_millis(300), ..options() });
+    let slow = "SELECT count(*) FROM generate_series(1, 1000000000) a, generate_series(1, 1000000000) b WHERE a.value % 7 = b.value % 5";
+    let error = failure(&engine, slow).await;
+    assert_eq!((error.kind, error.sqlstate), (ErrorKind::Limit, "57014"), "{error}");
+    let engine = limited(options());
+    let session = engine.session();
+    rows_of(session.as_ref(), "SET statement_timeout = 200").await.unwrap();
+    assert_eq!(rows_of(session.as_ref(), slow).await.unwrap_err().sqlstate, "57014");
+    assert_eq!(rows_of(session.as_ref(), "SET statement_timeout = 'soon'").await.unwrap_err().sqlstate, "22023");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrency_is_bounded_and_a_dropped_result_makes_room() {
+    let engine = limited(QueryOptions { concurrency: 1, timeout: Duration::from_millis(500), ..options() });
+    let session = engine.session();
+    let mut first = session.query("SELECT * FROM generate_series(1, 100000)").await.unwrap();
+    assert!(first.batches.next().await.unwrap().is_ok());
+    let error = failure(&engine, "SELECT 1").await;
+    assert_eq!((error.kind, error.sqlstate), (ErrorKind::Retry, "53300"), "{error}");
+    drop(first);
+    assert_eq!(table_of(session.as_ref(), "SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn a_query_sees_one_snapshot_of_a_table() {
+    let fake = calls();
+    let n_snapshots = fake.n_snapshots.clone();
+    let engine = engine(fake);
+    let session = engine.session();
+    let sql = "SELECT count(*) FROM lanes.rep_calls a JOIN lanes.rep_calls b ON a.rep_id = b.rep_id JOIN rep_calls c ON c.rep_id = a.rep_id";
+    assert_eq!(table_of(session.as_ref(), sql).await, "19");
+    assert_eq!(n_snapshots.load(Ordering::Relaxed), 1);
+    table_of(session.as_ref(), "SELECT count(*) FROM rep_calls").await;
+    assert_eq!(n_snapshots.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn the_clock_is_the_sessions() {
+    let at = |source, newest_us| {
+        let fake = Fake { newest_us, ..Fake::default() };
+        SqlEngine::new(Arc::new(fake), QueryOptions { now: source, ..options() }).unwrap()
+    };
+    let now = "SELECT legwork_now()::text";
+    let fixed = at(NowSource::Fixed(0), None);
+    let (one, other) = (fixed.session(), fixed.session());
+    assert_eq!(table_of(one.as_ref(), now).await, "1970-01-01T00:00:00Z");
+    rows_of(one.as_ref(), "SET legwork.as_of = '2026-03-01 08:00:00+01:00'").await.unwrap();
+    assert_eq!(table_of(one.as_ref(), now).await, "2026-03-01T07:00:00Z");
+    assert_eq!(table_of(one.as_ref(), "SHOW legwork.as_of").await, "2026-03-01 08:00:00+01:00");
+    assert_eq!(table_of(other.as_ref(), now).await, "1970-01-01T00:00:00Z");
+    let again =
+        table_of(one.as_ref(), "SELECT count(*) FROM (VALUES (1), (2)) WHERE legwork_now() = legwork_now()").await;
+    assert_eq!(again, "2");
+    assert_eq!(rows_of(one.as_ref(), "SET legwork.as_of = 'yesterday'").await.unwrap_err().sqlstate, "22023");
+    for forget in ["RESET legwork.as_of", "DISCARD ALL", "RESET ALL", "SET legwork.as_of TO DEFAULT"] {
+        rows_of(one.as_ref(), "SET legwork.as_of = '2026-03-01'").await.unwrap();
+        assert_eq!(table_of(one.as_ref(), now).await, "2026-03-01T00:00:00Z");
+        rows_of(one.as_ref(), forget).await.unwrap();
+        assert_eq!(table_of(one.as_ref(), now).await, "1970-01-01T00:00:00Z", "{forget}");
+    }
+    assert_eq!(table_of(at(NowSource::Event, Some(60_000_000)).session().as_ref(), now).await, "1970-01-01T00:01:00Z");
+    let age = "SELECT abs(seconds_between(legwork_now(), now())) < 60";
+    assert_eq!(table_of(at(NowSource::System, Some(60_000_000)).session().as_ref(), age).await, "true");
+}
+
+#[tokio::test]
+async fn wrong_names_are_answered_with_near_ones() {
+    let engine = engine(calls());
+    let error = failure(&engine, "SELECT * FROM rep_cals").await;
+    assert_eq!(error.sqlstate, "42P01");
+    assert!(error.message.contains("is it rep_calls?"), "{error}");
+    let error = failure(&engine, "SELECT n_cals FROM rep_calls").await;
+    assert_eq!(error.sqlstate, "42703");
+    assert!(error.message.contains("is it n_calls?"), "{error}");
+    for (sql, sqlstate) in [
+        ("SELECT nosuch(1)", "42883"),
+        ("SELECT 1 / 0", "22012"),
+        ("SELECT 'x'::int", "22P02"),
+        ("SHOW nosuch", "42704"),
+        ("SELECT rep_id FROM rep_calls a JOIN rep_calls b ON true", "42702"),
+    ] {
+        let error = failure(&engine, sql).await;
+        assert_eq!((error.kind, error.sqlstate), (ErrorKind::Statement, sqlstate), "{sql}: {error}");
+    }
+    let shut = SqlEngine::new(Arc::new(Fake { is_shut: true, ..Fake::default() }), options()).unwrap();
+    assert_eq!(failure(&shut, "SELECT * FROM gps_pings").await.kind, ErrorKind::Retry);
+}
+
+#[tokio::test]
+async fn the_catalog_tells_what_there_is() {
+    let engine = engine(calls());
+    let session = engine.session();
+    let sql = "SELECT table_catalog, table_schema, table_type FROM information_schema.tables WHERE table_name = 'rep_calls' ORDER BY 2";
+    assert_eq!(table_of(session.as_ref(), sql).await, "legwork,lanes,BASE TABLE\nlegwork,public,VIEW");
+    assert!(table_of(session.as_ref(), "SHOW TABLES").await.contains("gps_pings"));
+    assert!(table_of(session.as_ref(), "DESCRIBE deals").await.contains("n_regressions"));
+    assert!(table_of(session.as_ref(), "EXPLAIN SELECT count(*) FROM deals").await.contains("LiveScan"));
+    assert!(
+        table_of(session.as_ref(), "EXPLAIN ANALYZE SELECT n_calls FROM lanes.rep_calls").await.contains("LiveScan")
+    );
+}
