@@ -334,3 +334,60 @@ fn a_batch_is_replayed_row_by_row() {
     let (batch, rows, _) = decoder.finish(|_| &messages[0]).into_batch();
     assert_eq!((batch.num_rows(), rows), (1, vec![0]));
 }
+
+#[test]
+#[ignore = "a bench"]
+#[allow(clippy::print_stdout)]
+fn bench_stages() {
+    use super::*;
+    let value = || {
+        let text = |value: &str| Value::String(value.to_owned());
+        record(vec![
+            ("event_id", text("")),
+            ("source", text("app")),
+            ("event_time", Value::TimestampMicros(1_700_000_000_000_000)),
+            ("sequence", none()),
+            ("device_id", text("device-00001")),
+            ("rep_id", none()),
+            ("sent_time", none()),
+            ("lat", Value::Double(52.5)),
+            ("lon", Value::Double(13.4)),
+            ("accuracy_m", some(Value::Float(5.0))),
+            ("speed_mps", some(Value::Float(3.0))),
+            ("course_deg", none()),
+            ("altitude_m", none()),
+            ("moving", some(Value::Boolean(true))),
+            ("odometer_m", none()),
+            ("battery_pct", some(Value::Float(80.0))),
+            ("mock", none()),
+        ])
+    };
+    let writer = WriterSchema::parse(1, Kind::Gps.avro(), &[]).unwrap();
+    let bytes = framed(1, &body(Kind::Gps.avro(), value()));
+    let mut decoder = WriterDecoder::new(Kind::Gps, &writer).unwrap();
+    let (mut walk, mut avro, mut flush, mut canon, mut rest) = (f64::MAX, f64::MAX, f64::MAX, f64::MAX, f64::MAX);
+    let rows: Vec<u32> = (0..8192).collect();
+    for _ in 0..60 {
+        let t = std::time::Instant::now();
+        for _ in 0..8192 {
+            std::hint::black_box(decoder.program.walk(std::hint::black_box(&bytes[5..]))).unwrap();
+        }
+        walk = walk.min(t.elapsed().as_nanos() as f64 / 8192.0);
+        let t = std::time::Instant::now();
+        for _ in 0..8192 {
+            decoder.decoder.decode(std::hint::black_box(&bytes)).unwrap();
+        }
+        avro = avro.min(t.elapsed().as_nanos() as f64 / 8192.0);
+        let t = std::time::Instant::now();
+        let batch = decoder.decoder.flush().unwrap().unwrap();
+        flush = flush.min(t.elapsed().as_nanos() as f64 / 8192.0);
+        let t = std::time::Instant::now();
+        let arrays = decoder.canonical(&batch, &rows, &mut Vec::new()).unwrap();
+        canon = canon.min(t.elapsed().as_nanos() as f64 / 8192.0);
+        let t = std::time::Instant::now();
+        let columns = Columns { kind: Kind::Gps, arrays, message_rows: rows.clone(), faults: Vec::new() };
+        std::hint::black_box(columns.into_batch());
+        rest = rest.min(t.elapsed().as_nanos() as f64 / 8192.0);
+    }
+    println!("walk {walk:.1} avro {avro:.1} flush {flush:.1} canonical {canon:.1} into_batch {rest:.1} ns");
+}

@@ -12,6 +12,9 @@ use super::Blocked;
 use crate::testing::{BYTES_MAX, avro_decoder, batch, body, cell, framed};
 use crate::{Decoder, Format, RegistryClient, RegistryConfig};
 
+/// No good message is as large.
+const MESSAGE_BYTES_MAX: usize = 4_096;
+
 /// A small generator: proptest draws its seed, so that a failing case can be replayed.
 struct Dice(u64);
 
@@ -137,7 +140,7 @@ fn garbage(dice: &mut Dice, good: &[u8]) -> (Option<Vec<u8>>, Option<RejectReaso
         6 => (Some(good[..5 + dice.roll(good.len() as u64 - 5) as usize].to_vec()), Some(R::Truncated)),
         7 => (Some([good, &[0]].concat()), Some(R::TrailingBytes)),
         8 => (head(98, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]), Some(R::Malformed)),
-        _ => (Some(vec![0; BYTES_MAX + 1]), Some(R::Oversized)),
+        _ => (Some(vec![0; MESSAGE_BYTES_MAX + 1]), Some(R::Oversized)),
     }
 }
 
@@ -173,7 +176,8 @@ fn mixed(seed: u64) {
     }
     let mut schemas: Vec<_> = texts.iter().enumerate().map(|(idx, text)| (idx as u32, text.as_str())).collect();
     schemas.extend([(98, STRINGS), (99, r#"{"type": "record", "name": "empty", "fields": []}"#)]);
-    let mut decoder = avro_decoder(Kind::Gps, &schemas);
+    let registry = RegistryClient::fixed(schemas).unwrap();
+    let mut decoder = Decoder::new(Kind::Gps, Format::Avro(registry), MESSAGE_BYTES_MAX);
     let messages = batch(messages);
     // Cut anywhere, the answer is the same.
     let cut = dice.roll(60) as usize;
@@ -193,7 +197,7 @@ fn mixed(seed: u64) {
     assert_eq!(rejected.len(), rejects.len());
     for (found, (offset, reason, bytes)) in rejected.into_iter().zip(rejects) {
         assert_eq!((found.offset, found.reason), (offset, reason), "{}", found.detail);
-        assert_eq!(found.payload, bytes[..bytes.len().min(BYTES_MAX)]);
+        assert_eq!(found.payload, bytes[..bytes.len().min(MESSAGE_BYTES_MAX)]);
     }
     assert_eq!(parts.iter().map(|decoded| decoded.tombstones.len()).sum::<usize>(), n_tombstones);
     assert_eq!(parts.iter().map(|decoded| decoded.n_consumed).sum::<usize>(), 60);
