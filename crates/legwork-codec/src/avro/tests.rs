@@ -320,6 +320,7 @@ fn a_batch_is_replayed_row_by_row() {
     };
     let messages = [framed(7, &body(avro, value("a"))), framed(7, &[0xff]), framed(7, &body(avro, value("b")))];
     let mut decoder = WriterDecoder::new(Kind::Shifts, &WriterSchema::parse(7, avro, &[]).unwrap()).unwrap();
+    decoder.direct = None;
     decoder.push(0, &messages[0]).unwrap();
     // As if the walk had passed it.
     decoder.is_broken = true;
@@ -335,59 +336,72 @@ fn a_batch_is_replayed_row_by_row() {
     assert_eq!((batch.num_rows(), rows), (1, vec![0]));
 }
 
-#[test]
-#[ignore = "a bench"]
-#[allow(clippy::print_stdout)]
-fn bench_stages() {
+/// Both ways to decode give the same columns and the same rejects, whatever happens to the bytes.
+mod both_ways {
+    use arrow::array::ArrayRef;
+    use proptest::prelude::*;
+
+    use super::super::WriterDecoder;
     use super::*;
-    let value = || {
-        let text = |value: &str| Value::String(value.to_owned());
-        record(vec![
-            ("event_id", text("")),
-            ("source", text("app")),
-            ("event_time", Value::TimestampMicros(1_700_000_000_000_000)),
-            ("sequence", none()),
-            ("device_id", text("device-00001")),
-            ("rep_id", none()),
-            ("sent_time", none()),
-            ("lat", Value::Double(52.5)),
-            ("lon", Value::Double(13.4)),
-            ("accuracy_m", some(Value::Float(5.0))),
-            ("speed_mps", some(Value::Float(3.0))),
-            ("course_deg", none()),
-            ("altitude_m", none()),
-            ("moving", some(Value::Boolean(true))),
-            ("odometer_m", none()),
-            ("battery_pct", some(Value::Float(80.0))),
-            ("mock", none()),
-        ])
-    };
-    let writer = WriterSchema::parse(1, Kind::Gps.avro(), &[]).unwrap();
-    let bytes = framed(1, &body(Kind::Gps.avro(), value()));
-    let mut decoder = WriterDecoder::new(Kind::Gps, &writer).unwrap();
-    let (mut walk, mut avro, mut flush, mut canon, mut rest) = (f64::MAX, f64::MAX, f64::MAX, f64::MAX, f64::MAX);
-    let rows: Vec<u32> = (0..8192).collect();
-    for _ in 0..60 {
-        let t = std::time::Instant::now();
-        for _ in 0..8192 {
-            std::hint::black_box(decoder.program.walk(std::hint::black_box(&bytes[5..]))).unwrap();
+    use crate::registry::WriterSchema;
+
+    type Outcome = (Vec<Result<(), (legwork_types::RejectReason, String)>>, Vec<ArrayRef>, Vec<u32>);
+
+    fn outcome(messages: &[Vec<u8>], is_direct: bool) -> Outcome {
+        let writer = WriterSchema::parse(1, Kind::Gps.avro(), &[]).unwrap();
+        let mut decoder = WriterDecoder::new(Kind::Gps, &writer).unwrap();
+        assert!(decoder.direct.is_some());
+        if !is_direct {
+            decoder.direct = None;
         }
-        walk = walk.min(t.elapsed().as_nanos() as f64 / 8192.0);
-        let t = std::time::Instant::now();
-        for _ in 0..8192 {
-            decoder.decoder.decode(std::hint::black_box(&bytes)).unwrap();
-        }
-        avro = avro.min(t.elapsed().as_nanos() as f64 / 8192.0);
-        let t = std::time::Instant::now();
-        let batch = decoder.decoder.flush().unwrap().unwrap();
-        flush = flush.min(t.elapsed().as_nanos() as f64 / 8192.0);
-        let t = std::time::Instant::now();
-        let arrays = decoder.canonical(&batch, &rows, &mut Vec::new()).unwrap();
-        canon = canon.min(t.elapsed().as_nanos() as f64 / 8192.0);
-        let t = std::time::Instant::now();
-        let columns = Columns { kind: Kind::Gps, arrays, message_rows: rows.clone(), faults: Vec::new() };
-        std::hint::black_box(columns.into_batch());
-        rest = rest.min(t.elapsed().as_nanos() as f64 / 8192.0);
+        let pushed = (0..).zip(messages).map(|(idx, message)| decoder.push(idx, message)).collect();
+        let columns = decoder.finish(|idx| &messages[idx as usize]);
+        (pushed, columns.arrays, columns.message_rows)
     }
-    println!("walk {walk:.1} avro {avro:.1} flush {flush:.1} canonical {canon:.1} into_batch {rest:.1} ns");
+
+    fn ping(idx: i64, has_optional: bool) -> Vec<u8> {
+        let text = |value: &str| Value::String(value.to_owned());
+        let optional = |value| if has_optional { some(value) } else { none() };
+        let value = record(vec![
+            ("event_id", text("")),
+            ("source", text("ä")),
+            ("event_time", Value::TimestampMicros(idx)),
+            ("sequence", optional(Value::Long(-idx))),
+            ("device_id", text("device")),
+            ("rep_id", optional(text("rep"))),
+            ("sent_time", optional(Value::TimestampMicros(idx << 40))),
+            ("lat", Value::Double(1.5)),
+            ("lon", Value::Double(-2.5)),
+            ("accuracy_m", optional(Value::Float(5.0))),
+            ("speed_mps", none()),
+            ("course_deg", none()),
+            ("altitude_m", optional(Value::Float(-5.0))),
+            ("moving", optional(Value::Boolean(true))),
+            ("odometer_m", none()),
+            ("battery_pct", none()),
+            ("mock", optional(Value::Boolean(false))),
+        ]);
+        framed(1, &body(Kind::Gps.avro(), value))
+    }
+
+    proptest! {
+        #[test]
+        fn agree(pings in proptest::collection::vec((any::<i64>(), any::<bool>(), any::<u16>(), any::<u8>(), 0u8..4), 0..12)) {
+            let messages: Vec<_> = pings
+                .into_iter()
+                .map(|(idx, has_optional, at, byte, what)| {
+                    let mut message = ping(idx >> 20, has_optional);
+                    let at = 5 + usize::from(at) % (message.len() - 5);
+                    match what {
+                        0 => message[at] = byte,
+                        1 => message.truncate(at),
+                        2 => message.push(byte),
+                        _ => {}
+                    }
+                    message
+                })
+                .collect();
+            prop_assert_eq!(outcome(&messages, true), outcome(&messages, false));
+        }
+    }
 }

@@ -260,3 +260,11 @@ fn decoding_stops_before_a_schema_that_is_not_known_yet() {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
 }
+
+#[test]
+fn lanes_may_own_decoders_and_share_the_registry() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Clone + Send + Sync>() {}
+    is_send::<Decoder>();
+    is_shared::<RegistryClient>();
+}
