@@ -300,6 +300,29 @@ fn writers_of_one_batch_come_out_in_the_order_of_their_offsets() {
     assert_eq!((decoded.rejects[0].schema_id, decoded.rejects[0].reason.as_str()), (Some(9), "unknown_schema"));
 }
 
+/// Types that live in other subjects of the registry.
+#[test]
+fn schemas_that_refer_to_others_are_resolved() {
+    use super::WriterDecoder;
+    use crate::registry::WriterSchema;
+
+    let duty = r#"{"type": "enum", "name": "org.example.Duty", "symbols": ["off", "on"]}"#;
+    let origin = r#"{"type": "record", "name": "org.example.Origin", "fields": [{"name": "app", "type": "string"}]}"#;
+    let avro = r#"{"type": "record", "name": "org.example.Shift", "fields": [
+        {"name": "origin", "type": "org.example.Origin"}, {"name": "event_time", "type": "long"},
+        {"name": "rep_id", "type": "string"}, {"name": "kind", "type": "org.example.Duty"}]}"#;
+    let writer = WriterSchema::parse(7, avro, &[duty.to_owned(), origin.to_owned()]).unwrap();
+    let mut decoder = WriterDecoder::new(Kind::Shifts, &writer).unwrap();
+    // origin {app: "x"}, event_time 3, rep_id "r", kind "on"
+    let message = framed(7, &[2, b'x', 6, 2, b'r', 2]);
+    decoder.push(0, &message).unwrap();
+    assert_eq!(decoder.push(1, &message[..message.len() - 1]).unwrap_err().1, "the body ends in field kind");
+    let (batch, rows, faults) = decoder.finish(|_| &message).into_batch();
+    let cells: Vec<_> = batch.columns().iter().map(|column| crate::testing::cell(column, 0)).collect();
+    assert_eq!(cells, ["", "", "3", "null", "r", "on"]);
+    assert_eq!((rows, faults), (vec![0], vec![]));
+}
+
 /// What a decoder does that fails where the walk saw no fault: every row is decoded again on its own.
 #[test]
 fn a_batch_is_replayed_row_by_row() {
