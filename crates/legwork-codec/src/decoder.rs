@@ -267,3 +267,10 @@ fn event_batch(kind: Kind, messages: &MessageBatch, columns: RecordBatch, messag
         keys: kind.is_reference().then(|| BinaryArray::from_iter(of_rows().map(|message| message.key))),
     }
 }
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;

@@ -103,7 +103,6 @@ fn checked<I: ArrowPrimitiveType, O: ArrowPrimitiveType>(
     converted.collect()
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "the canonical column is a float; rounding to it is its precision")]
 fn numbers(
     array: &ArrayRef,
     source: &Source,

@@ -1,6 +1,8 @@
-//! Avro bodies of one writer's schema to canonical columns, through one `arrow-avro` decoder.
+//! Avro bodies of one writer's schema to canonical columns: in one pass where all needed fields are plain, else through one
+//! `arrow-avro` decoder behind a walk.
 
 mod convert;
+mod direct;
 mod names;
 mod plan;
 mod walk;
@@ -15,6 +17,7 @@ use arrow_avro::reader::ReaderBuilder;
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use legwork_types::{Kind, RejectReason};
 
+use self::direct::Direct;
 use self::names::Names;
 use self::plan::{ColumnPlan, Plan};
 use self::walk::{Fault, Program};
@@ -34,6 +37,8 @@ pub(crate) struct WriterDecoder {
     program: Program,
     plan: Plan,
     decoder: arrow_avro::reader::Decoder,
+    /// Reads records of plain fields instead of the decoder.
+    direct: Option<Direct>,
     /// Framing and needed fields of one message, where not all fields are needed.
     cut: Option<Vec<u8>>,
     /// Message index of each row, in the order of decoding.
@@ -49,6 +54,7 @@ impl WriterDecoder {
         let plan = Plan::resolve(kind, writer.schema(), &names)?;
         let program = Program::compile(writer.schema(), &names)?;
         let decoder = decoder(&plan, writer.id())?;
+        let direct = Direct::new(&plan, &program);
         let cut = plan.needed.contains(&false).then(|| framing(writer.id()));
         Ok(WriterDecoder {
             kind,
@@ -56,6 +62,7 @@ impl WriterDecoder {
             program,
             plan,
             decoder,
+            direct,
             cut,
             rows: Vec::new(),
             is_broken: false,
@@ -65,6 +72,11 @@ impl WriterDecoder {
     /// Decodes one framed message. *Errors:* the reason and what was found where; the message then leaves no trace.
     #[inline]
     pub(crate) fn push(&mut self, message_idx: u32, framed: &[u8]) -> Result<(), (RejectReason, String)> {
+        if let Some(direct) = &mut self.direct {
+            direct.push(&self.program, &framed[FRAMING_BYTES..]).map_err(|fault| describe(&self.plan, fault))?;
+            self.rows.push(message_idx);
+            return Ok(());
+        }
         let bytes: &[u8] = match &mut self.cut {
             None => {
                 self.program.walk(&framed[FRAMING_BYTES..]).map_err(|fault| describe(&self.plan, fault))?;
@@ -92,9 +104,13 @@ impl WriterDecoder {
     pub(crate) fn finish<'m>(&mut self, framed: impl Fn(u32) -> &'m [u8]) -> Columns {
         let rows = std::mem::take(&mut self.rows);
         let mut columns = Columns::empty(self.kind);
-        let decoded = if std::mem::take(&mut self.is_broken) { None } else { self.decoder.flush().ok().flatten() };
-        let converted = decoded.filter(|batch| batch.num_rows() == rows.len());
-        match converted.and_then(|batch| self.canonical(&batch, &rows, &mut columns.faults).ok()) {
+        let decoded = match &mut self.direct {
+            _ if std::mem::take(&mut self.is_broken) => None,
+            Some(direct) => direct.finish().ok(),
+            None => self.decoder.flush().ok().flatten().map(|batch| batch.columns().to_vec()),
+        };
+        let decoded = decoded.filter(|arrays| arrays.iter().all(|array| array.len() == rows.len()));
+        match decoded.and_then(|arrays| self.canonical(&arrays, &rows, &mut columns.faults).ok()) {
             Some(arrays) => {
                 columns.arrays = arrays;
                 columns.message_rows = rows;
@@ -124,7 +140,7 @@ impl WriterDecoder {
         let Some(schema) = batches.first().map(RecordBatch::schema) else { return columns };
         let message_rows = std::mem::take(&mut columns.message_rows);
         let arrays = concat_batches(&schema, &batches)
-            .and_then(|batch| self.canonical(&batch, &message_rows, &mut columns.faults));
+            .and_then(|batch| self.canonical(batch.columns(), &message_rows, &mut columns.faults));
         match arrays {
             Ok(arrays) => {
                 columns.arrays = arrays;
@@ -144,13 +160,13 @@ impl WriterDecoder {
             _ => return Err(FAILED.to_owned()),
         }
         let batch = self.decoder.flush().ok().flatten().filter(|batch| batch.num_rows() == 1).ok_or(FAILED)?;
-        self.canonical(&batch, &[0], &mut Vec::new()).map_err(|_| FAILED.to_owned())?;
+        self.canonical(batch.columns(), &[0], &mut Vec::new()).map_err(|_| FAILED.to_owned())?;
         Ok(batch)
     }
 
     fn canonical(
         &self,
-        batch: &RecordBatch,
+        decoded: &[ArrayRef],
         rows: &[u32],
         faults: &mut Vec<(u32, RejectReason, String)>,
     ) -> Result<Vec<ArrayRef>, ArrowError> {
@@ -163,7 +179,7 @@ impl WriterDecoder {
                     ColumnPlan::Missing if field.is_nullable() => new_null_array(field.data_type(), rows.len()),
                     ColumnPlan::Missing => Arc::new(StringArray::from_iter_values(std::iter::repeat_n("", rows.len()))),
                     ColumnPlan::Read { decoded_idx, source } => {
-                        convert::convert(batch.column(*decoded_idx), source, field.data_type(), &mut found)?
+                        convert::convert(&decoded[*decoded_idx], source, field.data_type(), &mut found)?
                     }
                 };
                 faults.extend(found.iter().map(|&(row, reason, what)| {

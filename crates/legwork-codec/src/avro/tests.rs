@@ -300,6 +300,29 @@ fn writers_of_one_batch_come_out_in_the_order_of_their_offsets() {
     assert_eq!((decoded.rejects[0].schema_id, decoded.rejects[0].reason.as_str()), (Some(9), "unknown_schema"));
 }
 
+/// Types that live in other subjects of the registry.
+#[test]
+fn schemas_that_refer_to_others_are_resolved() {
+    use super::WriterDecoder;
+    use crate::registry::WriterSchema;
+
+    let duty = r#"{"type": "enum", "name": "org.example.Duty", "symbols": ["off", "on"]}"#;
+    let origin = r#"{"type": "record", "name": "org.example.Origin", "fields": [{"name": "app", "type": "string"}]}"#;
+    let avro = r#"{"type": "record", "name": "org.example.Shift", "fields": [
+        {"name": "origin", "type": "org.example.Origin"}, {"name": "event_time", "type": "long"},
+        {"name": "rep_id", "type": "string"}, {"name": "kind", "type": "org.example.Duty"}]}"#;
+    let writer = WriterSchema::parse(7, avro, &[duty.to_owned(), origin.to_owned()]).unwrap();
+    let mut decoder = WriterDecoder::new(Kind::Shifts, &writer).unwrap();
+    // origin {app: "x"}, event_time 3, rep_id "r", kind "on"
+    let message = framed(7, &[2, b'x', 6, 2, b'r', 2]);
+    decoder.push(0, &message).unwrap();
+    assert_eq!(decoder.push(1, &message[..message.len() - 1]).unwrap_err().1, "the body ends in field kind");
+    let (batch, rows, faults) = decoder.finish(|_| &message).into_batch();
+    let cells: Vec<_> = batch.columns().iter().map(|column| crate::testing::cell(column, 0)).collect();
+    assert_eq!(cells, ["", "", "3", "null", "r", "on"]);
+    assert_eq!((rows, faults), (vec![0], vec![]));
+}
+
 /// What a decoder does that fails where the walk saw no fault: every row is decoded again on its own.
 #[test]
 fn a_batch_is_replayed_row_by_row() {
@@ -320,6 +343,7 @@ fn a_batch_is_replayed_row_by_row() {
     };
     let messages = [framed(7, &body(avro, value("a"))), framed(7, &[0xff]), framed(7, &body(avro, value("b")))];
     let mut decoder = WriterDecoder::new(Kind::Shifts, &WriterSchema::parse(7, avro, &[]).unwrap()).unwrap();
+    decoder.direct = None;
     decoder.push(0, &messages[0]).unwrap();
     // As if the walk had passed it.
     decoder.is_broken = true;
@@ -333,4 +357,74 @@ fn a_batch_is_replayed_row_by_row() {
     decoder.push(0, &messages[0]).unwrap();
     let (batch, rows, _) = decoder.finish(|_| &messages[0]).into_batch();
     assert_eq!((batch.num_rows(), rows), (1, vec![0]));
+}
+
+/// Both ways to decode give the same columns and the same rejects, whatever happens to the bytes.
+mod both_ways {
+    use arrow::array::ArrayRef;
+    use proptest::prelude::*;
+
+    use super::super::WriterDecoder;
+    use super::*;
+    use crate::registry::WriterSchema;
+
+    type Outcome = (Vec<Result<(), (legwork_types::RejectReason, String)>>, Vec<ArrayRef>, Vec<u32>);
+
+    fn outcome(messages: &[Vec<u8>], is_direct: bool) -> Outcome {
+        let writer = WriterSchema::parse(1, Kind::Gps.avro(), &[]).unwrap();
+        let mut decoder = WriterDecoder::new(Kind::Gps, &writer).unwrap();
+        assert!(decoder.direct.is_some());
+        if !is_direct {
+            decoder.direct = None;
+        }
+        let pushed = (0..).zip(messages).map(|(idx, message)| decoder.push(idx, message)).collect();
+        let columns = decoder.finish(|idx| &messages[idx as usize]);
+        (pushed, columns.arrays, columns.message_rows)
+    }
+
+    fn ping(idx: i64, has_optional: bool) -> Vec<u8> {
+        let text = |value: &str| Value::String(value.to_owned());
+        let optional = |value| if has_optional { some(value) } else { none() };
+        let value = record(vec![
+            ("event_id", text("")),
+            ("source", text("ä")),
+            ("event_time", Value::TimestampMicros(idx)),
+            ("sequence", optional(Value::Long(-idx))),
+            ("device_id", text("device")),
+            ("rep_id", optional(text("rep"))),
+            ("sent_time", optional(Value::TimestampMicros(idx << 40))),
+            ("lat", Value::Double(1.5)),
+            ("lon", Value::Double(-2.5)),
+            ("accuracy_m", optional(Value::Float(5.0))),
+            ("speed_mps", none()),
+            ("course_deg", none()),
+            ("altitude_m", optional(Value::Float(-5.0))),
+            ("moving", optional(Value::Boolean(true))),
+            ("odometer_m", none()),
+            ("battery_pct", none()),
+            ("mock", optional(Value::Boolean(false))),
+        ]);
+        framed(1, &body(Kind::Gps.avro(), value))
+    }
+
+    proptest! {
+        #[test]
+        fn agree(pings in proptest::collection::vec((any::<i64>(), any::<bool>(), any::<u16>(), any::<u8>(), 0u8..4), 0..12)) {
+            let messages: Vec<_> = pings
+                .into_iter()
+                .map(|(idx, has_optional, at, byte, what)| {
+                    let mut message = ping(idx >> 20, has_optional);
+                    let at = 5 + usize::from(at) % (message.len() - 5);
+                    match what {
+                        0 => message[at] = byte,
+                        1 => message.truncate(at),
+                        2 => message.push(byte),
+                        _ => {}
+                    }
+                    message
+                })
+                .collect();
+            prop_assert_eq!(outcome(&messages, true), outcome(&messages, false));
+        }
+    }
 }

@@ -39,10 +39,10 @@ const BAD_UTF8: (RejectReason, &str) = (RejectReason::Malformed, "a string is no
 const BAD_BLOCK: (RejectReason, &str) = (RejectReason::Malformed, "a block of items has a wrong count or size");
 const TOO_DEEP: (RejectReason, &str) = (RejectReason::Malformed, "values are nested too deep");
 
-type Walked<T> = Result<T, (RejectReason, &'static str)>;
+pub(crate) type Walked<T> = Result<T, (RejectReason, &'static str)>;
 
 #[derive(Clone, Copy, Debug)]
-enum Node {
+pub(crate) enum Node {
     Null,
     Bool,
     Int,
@@ -79,13 +79,8 @@ pub(crate) struct Program {
 impl Program {
     /// Compiles a record. *Errors:* a text when it is no record, refers to unknown names or is larger than any schema in use.
     pub(crate) fn compile(schema: &Schema, names: &Names<'_>) -> Result<Program, String> {
-        let Schema::Record(record) = schema else {
-            return Err("the writer's schema is not a record".to_owned());
-        };
         let mut compiler = Compiler { names, nodes: Vec::new(), children: Vec::new(), records: HashMap::new() };
-        let namespace = record.name.namespace();
         let root = compiler.add(schema, None)?;
-        debug_assert!(matches!(compiler.nodes[root as usize], Node::Record { .. }), "{namespace:?}");
         let Node::Record { start, n_fields } = compiler.nodes[root as usize] else {
             return Err("the writer's schema is not a record".to_owned());
         };
@@ -94,6 +89,11 @@ impl Program {
             .map(|&child| compiler.nodes[child as usize])
             .collect();
         Ok(Program { nodes: compiler.nodes, children: compiler.children, fields })
+    }
+
+    /// Nodes of the record's fields.
+    pub(crate) fn fields(&self) -> &[Node] {
+        &self.fields
     }
 
     /// Walks a whole body.
@@ -105,16 +105,13 @@ impl Program {
     /// Walks a whole body and tells where each field of the record lies in it.
     #[inline]
     pub(crate) fn walk_fields(&self, body: &[u8], mut on_field: impl FnMut(usize, Range<usize>)) -> Result<(), Fault> {
-        let mut walker = Walker { program: self, rest: body, n_items_left: body.len() as u64 + EMPTY_ITEMS_MAX };
+        let mut walker = Walker::new(self, body);
         for (field_idx, &node) in self.fields.iter().enumerate() {
             let start = body.len() - walker.rest.len();
             walker.value(node, 0).map_err(|(reason, what)| Fault { reason, what, field_idx: Some(field_idx) })?;
             on_field(field_idx, start..body.len() - walker.rest.len());
         }
-        if walker.rest.is_empty() {
-            return Ok(());
-        }
-        Err(Fault { reason: RejectReason::TrailingBytes, what: "bytes follow the body", field_idx: None })
+        walker.finish()
     }
 }
 
@@ -205,39 +202,48 @@ fn fixed_node(size: usize) -> Result<Node, String> {
     u32::try_from(size).map(Node::Fixed).map_err(|_| "a fixed is larger than 4 GiB".to_owned())
 }
 
-struct Walker<'p, 'b> {
+/// A walk over one body. Every read is checked.
+pub(crate) struct Walker<'p, 'b> {
     program: &'p Program,
     rest: &'b [u8],
     n_items_left: u64,
 }
 
-impl<'b> Walker<'_, 'b> {
+impl<'p, 'b> Walker<'p, 'b> {
+    pub(crate) fn new(program: &'p Program, body: &'b [u8]) -> Walker<'p, 'b> {
+        Walker { program, rest: body, n_items_left: body.len() as u64 + EMPTY_ITEMS_MAX }
+    }
+
+    /// Whether the body has ended.
     #[inline]
-    fn value(&mut self, node: Node, depth: u32) -> Walked<()> {
+    pub(crate) fn finish(&self) -> Result<(), Fault> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        Err(Fault { reason: RejectReason::TrailingBytes, what: "bytes follow the body", field_idx: None })
+    }
+
+    #[inline]
+    pub(crate) fn value(&mut self, node: Node, depth: u32) -> Walked<()> {
         match node {
             Node::Null => Ok(()),
-            Node::Bool => match self.take(1)?[0] {
-                0 | 1 => Ok(()),
-                _ => Err(BAD_BOOL),
-            },
-            Node::Int => match self.varint()? {
-                0..=0xffff_ffff => Ok(()),
-                _ => Err(BAD_INT),
-            },
+            Node::Bool => self.boolean().map(|_| ()),
+            Node::Int => self.int().map(|_| ()),
             Node::Long => self.varint().map(|_| ()),
             Node::Fixed(n_bytes) => self.take(n_bytes as usize).map(|_| ()),
             Node::Bytes => self.bytes().map(|_| ()),
-            Node::Str => self.string(),
+            Node::Str => self.string().map(|_| ()),
             Node::Enum(n_symbols) => match unzigzag(self.varint()?) {
                 symbol if (0..i64::from(n_symbols)).contains(&symbol) => Ok(()),
                 _ => Err(BAD_ENUM),
             },
-            Node::Optional { null_branch, inner } => match self.varint()? {
-                // Branches are zigzag too: 0 is 0 and 1 is 2.
-                branch if branch == null_branch * 2 => Ok(()),
-                0 | 2 => self.value(self.program.nodes[inner as usize], depth),
-                _ => Err(BAD_UNION),
-            },
+            Node::Optional { null_branch, inner } => {
+                if self.optional(null_branch * 2)? {
+                    self.value(self.program.nodes[inner as usize], depth)
+                } else {
+                    Ok(())
+                }
+            }
             _ => self.nested(node, depth + 1),
         }
     }
@@ -298,7 +304,41 @@ impl<'b> Walker<'_, 'b> {
     }
 
     #[inline]
-    fn varint(&mut self) -> Walked<u64> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Walked<[u8; N]> {
+        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(TRUNCATED)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    #[inline]
+    pub(crate) fn boolean(&mut self) -> Walked<bool> {
+        match self.array::<1>()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            _ => Err(BAD_BOOL),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn int(&mut self) -> Walked<i32> {
+        match self.varint()? {
+            // The zigzag form of an int has 32 bits.
+            value @ 0..=0xffff_ffff => Ok(unzigzag(value) as i32),
+            _ => Err(BAD_INT),
+        }
+    }
+
+    /// Whether the branch of a union of two is the other than null, whose zigzag form is given: branch 0 is 0, 1 is 2.
+    #[inline]
+    pub(crate) fn optional(&mut self, null_branch_zigzag: u64) -> Walked<bool> {
+        match self.varint()? {
+            branch @ (0 | 2) => Ok(branch != null_branch_zigzag),
+            _ => Err(BAD_UNION),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Walked<u64> {
         match *self.rest {
             [first, ref rest @ ..] if first < 0x80 => {
                 self.rest = rest;
@@ -340,14 +380,14 @@ impl<'b> Walker<'_, 'b> {
     }
 
     #[inline]
-    fn string(&mut self) -> Walked<()> {
+    pub(crate) fn string(&mut self) -> Walked<&'b [u8]> {
         let bytes = self.bytes()?;
-        if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() { Ok(()) } else { Err(BAD_UTF8) }
+        if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() { Ok(bytes) } else { Err(BAD_UTF8) }
     }
 }
 
 #[inline]
-const fn unzigzag(value: u64) -> i64 {
+pub(crate) const fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
