@@ -54,7 +54,11 @@ impl Target {
     }
 
     pub(crate) fn config(&self, topics: &[&str]) -> KafkaConfig {
+        // The embedded broker lets every rebalance but a group's first take as long as a session.
+        let short = [("session.timeout.ms", "3000"), ("heartbeat.interval.ms", "300")];
+        let options = short.iter().filter(|_| self.embedded.is_some());
         KafkaConfig {
+            options: options.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             bootstrap: self.bootstrap.clone(),
             group: unique("group"),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
@@ -108,7 +112,13 @@ impl Member {
     pub(crate) fn poll(&mut self, timeout: Duration) {
         for event in self.source.poll(timeout) {
             match event {
-                SourceEvent::Assigned(readers) => self.readers.extend(readers),
+                SourceEvent::Assigned(readers) => {
+                    // A lane holds its state in memory: it begins anew.
+                    for reader in &readers {
+                        self.messages.remove(&(reader.topic().clone(), reader.partition()));
+                    }
+                    self.readers.extend(readers);
+                }
                 SourceEvent::Revoked { partitions, done } => {
                     self.n_revocations += 1;
                     self.readers.retain(|reader| !partitions.contains(&(reader.topic().clone(), reader.partition())));
