@@ -46,10 +46,14 @@ fn main() {
     if !is_filled {
         measure("fill", job.n_messages, || fill(&job, n_bytes));
     }
+    if is_filled && n_messages == 0 {
+        return hold(&job);
+    }
     for _ in 0..3 {
         measure("bare", job.n_messages, || bare(&job));
         measure("source", job.n_messages, || source(&job));
     }
+    hold(&job);
 }
 
 fn measure(name: &str, n_messages: u64, run: impl FnOnce()) {
@@ -153,15 +157,45 @@ fn count(queue: *mut c::rd_kafka_queue_t, n_read: &AtomicU64, n_messages: u64) {
     }
 }
 
+/// How much memory full queues take that nobody reads: prints bytes held and resident.
+fn hold(job: &Job) {
+    let before = resident_bytes();
+    let mut source = KafkaSource::new(config(job)).unwrap();
+    let queued = source.queued_bytes_total();
+    let mut readers = Vec::new();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(6) {
+        for event in source.poll(Duration::from_millis(100)) {
+            match event {
+                SourceEvent::Assigned(assigned) => readers.extend(assigned),
+                SourceEvent::Revoked { done, .. } => done(),
+                other => println!("{{\"event\": \"{other:?}\"}}"),
+            }
+        }
+    }
+    let (queued, resident) = (queued.load(Ordering::Relaxed), resident_bytes());
+    println!(
+        "{{\"run\": \"hold\", \"queued_bytes\": {queued}, \"resident_before\": {before}, \"resident\": {resident}}}"
+    );
+    drop(readers);
+    source.close();
+}
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+fn config(job: &Job) -> KafkaConfig {
+    static N_GROUPS: AtomicU64 = AtomicU64::new(0);
+    let group = format!("source-{}-{}", std::process::id(), N_GROUPS.fetch_add(1, Ordering::Relaxed));
+    let bootstrap = job.bootstrap.clone();
+    KafkaConfig { bootstrap, group, topics: vec![job.topic.clone()], ..KafkaConfig::default() }
+}
+
 /// Through `KafkaSource`: a thread a partition reads batches and keeps nothing.
 fn source(job: &Job) {
-    let config = KafkaConfig {
-        bootstrap: job.bootstrap.clone(),
-        group: format!("source-{}-{}", std::process::id(), Instant::now().elapsed().as_nanos()),
-        topics: vec![job.topic.clone()],
-        ..KafkaConfig::default()
-    };
-    let mut source = KafkaSource::new(config).unwrap();
+    let mut source = KafkaSource::new(config(job)).unwrap();
     let n_read = Arc::new(AtomicU64::new(0));
     let mut threads = Vec::new();
     while n_read.load(Ordering::Relaxed) < job.n_messages {

@@ -1,11 +1,13 @@
 //! Against a real Kafka, where there is one.
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use legwork_kafka::{Admin, KafkaConfig, Start, TimestampType};
 
 use crate::cases;
-use crate::support::{Member, Target};
+use crate::support::{Member, Target, send_numbered, unique};
 
 #[test]
 fn each_message_once_in_order() {
@@ -138,4 +140,52 @@ fn topics_are_made_listed_and_deleted() {
     assert_eq!(offsets.iter().map(|offsets| offsets.high).collect::<Vec<_>>(), [0, 0, 1]);
     admin.delete_topics(&[&topic]).unwrap();
     assert!(matches!(admin.offsets("no-such-topic"), Err(legwork_kafka::KafkaError::NoTopic { .. })));
+}
+
+/// A broker of this test's own, gone with it.
+struct OwnBroker(PathBuf);
+
+impl OwnBroker {
+    fn run(&self, arguments: &[&str]) -> String {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/kafka");
+        let output = Command::new(script).args(arguments).arg("--dir").arg(&self.0).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        self.run(&["down", "--wipe"]);
+    }
+}
+
+#[test]
+fn a_broker_that_is_killed_is_named_and_nothing_is_lost_or_read_twice_when_it_is_back() {
+    if Target::real().is_none() {
+        return;
+    }
+    let broker = OwnBroker(std::env::temp_dir().join(unique("legwork-kafka")));
+    let target = Target { bootstrap: broker.run(&["up"]), embedded: None };
+    let topic = target.topic("killed", 2, &[]);
+    let producer = target.producer();
+    send_numbered(&producer, &topic, 0, 1_000);
+    let mut member = Member::of(target.config(&[&topic]));
+    member.until("before the kill", |member| member.n_messages() == 1_000);
+    broker.run(&["kill"]);
+    let hop = format!("broker {}", target.bootstrap);
+    member.until("the trouble", |member| member.troubles.iter().any(|(of, _)| *of == hop));
+    // Sent into the outage, delivered after it.
+    for number in 1_000..1_100 {
+        producer.send(&topic, None, Some(b"k"), Some(format!("{number}").as_bytes()), &[], None).unwrap();
+    }
+    broker.run(&["up"]);
+    member.until("the recovery", |member| member.recovered.contains(&hop));
+    assert_eq!(producer.flush(Duration::from_secs(30)), 0, "{:?}", producer.last_error());
+    member.until("after the kill", |member| member.n_messages() >= 1_100);
+    for messages in member.messages.values() {
+        let offsets: Vec<i64> = messages.iter().map(|message| message.offset).collect();
+        assert_eq!(offsets, (0..offsets.len() as i64).collect::<Vec<_>>());
+    }
+    member.close();
 }
