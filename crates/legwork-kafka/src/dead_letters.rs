@@ -200,9 +200,9 @@ impl DeadLetters {
         if let Some(schema_id) = &schema_id {
             headers.push(("legwork.schema_id", schema_id.as_bytes()));
         }
-        let timestamp_ms = reject.arrival_us.div_euclid(1_000);
         let key = reject.key.as_deref();
-        self.producer.send(dead_letter_topic, None, key, Some(&reject.payload), &headers, Some(timestamp_ms))
+        // Stamped now: with the time of an old message, retention would take it away the moment it arrives.
+        self.producer.send(dead_letter_topic, None, key, Some(&reject.payload), &headers, None)
     }
 
     /// Makes the dead-letter topic where it is missing.
