@@ -10,7 +10,7 @@ use std::time::Instant;
 use clap::Parser;
 use legwork_sim::w1::{W1, W1Config};
 use legwork_sim::{Organisation, SimConfig};
-use legwork_types::time::{HOUR_US, MINUTE_US, SECOND_US};
+use legwork_types::time::{MINUTE_US, SECOND_US};
 
 #[derive(Debug, Parser)]
 #[command(about = "Rates of the simulated organisation")]

@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// A seeded source of chance. Equal seeds give equal throws on every machine.
+/// A seeded source of chance. Equal seeds give equal throws.
 #[derive(Debug)]
 pub(crate) struct Dice {
     rng: ChaCha8Rng,

@@ -71,6 +71,9 @@ impl W1Config {
     }
 }
 
+/// Takes key, value and event time (microseconds) of a framed message.
+pub type FramedSink<'a> = &'a mut dyn FnMut(&[u8], &[u8], i64);
+
 /// One fix, in arrival order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct W1Ping {
@@ -157,7 +160,7 @@ impl W1 {
 
     /// Hands the rest out as Confluent-framed Avro of [`W1_SCHEMA`]: `sink` gets key, value and event time, microseconds. The slices
     /// live only during the call.
-    pub fn framed(&mut self, schema_id: u32, sink: &mut dyn FnMut(&[u8], &[u8], i64)) {
+    pub fn framed(&mut self, schema_id: u32, sink: FramedSink<'_>) {
         let mut value = Vec::with_capacity(64);
         let mut key = Vec::with_capacity(16);
         while let Some(ping) = self.next_ping() {

@@ -56,7 +56,7 @@ pub(crate) const HUBS: [Hub; 12] = [
     hub(Tz::Europe__Paris, "Paris", (48.86, 2.35, 135.0), 0, "EUR", 0.92),
     hub(Tz::America__Chicago, "Chicago", (41.88, -87.80, 260.0), 2, "USD", 1.0),
     hub(Tz::Africa__Johannesburg, "Johannesburg", (-26.20, 28.05, 0.0), 0, "ZAR", 18.0),
-    hub(Tz::Asia__Singapore, "Kuala Lumpur", (3.14, 101.69, 60.0), 1, "MYR", 4.5),
+    hub(Tz::Asia__Singapore, "Kuala Lumpur", (3.15, 101.69, 60.0), 1, "MYR", 4.5),
 ];
 
 /// A point in metres east and north of its hub.
