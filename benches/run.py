@@ -86,7 +86,8 @@ def register(registry, topic):
 def make_topic(kafka, dir_, topic, partitions):
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    AdminClient({"bootstrap.servers": kafka}).create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
 
 
 def delay(up, kafka, topic, schema_id, rate=20_000, seconds=15):

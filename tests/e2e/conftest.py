@@ -53,7 +53,7 @@ class Legwork(Process):
     """`legwork up` or `legwork demo` with its SQL."""
 
     def sql(self, statement):
-        """Rows as dicts, over HTTP as JSON lines would be: through CSV-free JSON."""
+        """Rows as dicts, over HTTP."""
         return http_sql(self.ready["http"], statement)
 
     def one(self, statement):
@@ -72,6 +72,12 @@ class Legwork(Process):
             time.sleep(0.1)
         lanes = self.sql("SELECT topic, partition, state, detail, n_read, n_accepted, n_rejected FROM pipeline_lanes WHERE n_read > 0")
         raise AssertionError(f"{statement}: {value!r} is not {expected!r} after {within_s} s; lanes: {lanes}\n{self.stderr()[-2000:]}")
+
+    def wait_for_status(self, path, expected, within_s=60.0):
+        deadline = time.monotonic() + within_s
+        while (answer := self.get(path))[0] != expected:
+            assert time.monotonic() < deadline, f"{path} stays {answer}"
+            time.sleep(0.1)
 
     def get(self, path):
         """(status, body)."""

@@ -57,7 +57,7 @@ WITH legs AS (
   SELECT *, lag(lat) OVER w AS lat0, lag(lon) OVER w AS lon0 FROM (SELECT DISTINCT * FROM read_csv('{folder}/pings.csv'))
   WINDOW w AS (PARTITION BY device_id ORDER BY event_time))
 SELECT device_id, (event_time // 60000000) * 60000000 AS window_us, count(*) AS n_pings,
-  coalesce(sum(2 * 6371008.8 * asin(least(1, sqrt(pow(sin(radians(lat - lat0) / 2), 2) + cos(radians(lat0)) * cos(radians(lat)) * pow(sin(radians(lon - lon0) / 2), 2))))), 0) AS raw_m,
+  coalesce(sum(CASE WHEN lat0 IS NOT NULL THEN 2 * 6371008.8 * asin(least(1, sqrt(pow(sin(radians(lat - lat0) / 2), 2) + cos(radians(lat0)) * cos(radians(lat)) * pow(sin(radians(lon - lon0) / 2), 2)))) END), 0) AS raw_m,
   max(CAST(speed_mps AS FLOAT))::DOUBLE AS speed_mps_max
 FROM legs GROUP BY ALL ORDER BY ALL
 """
