@@ -6,6 +6,9 @@
 pub mod activity;
 mod build;
 pub mod deals;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod measure;
 pub mod records;
 mod state;
 #[cfg(test)]

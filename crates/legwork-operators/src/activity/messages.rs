@@ -47,7 +47,7 @@ impl Messages {
         let (deal, lead, account) =
             (opt_text(columns.deal, row), opt_text(columns.lead, row), opt_text(columns.account, row));
         let Concerns { deal, lead, account } = Concerns::intern(&mut self.refs, deal, lead, account);
-        let source = self.refs.intern(source);
+        let source = self.refs.intern_again(source);
         let id = self.touch_ids.push(&event_id);
         self.touches.insert(TouchRow { time_us, rep, id, source, deal, lead, account, direction, status: 0 });
         outcome

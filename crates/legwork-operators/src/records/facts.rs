@@ -41,7 +41,7 @@ impl Facts {
             time_us,
             rep,
             id: self.check_ins.intern(&events.event_id(row)),
-            source: self.refs.intern(source),
+            source: self.refs.intern_again(source),
             deal: NONE,
             lead: NONE,
             account: self.refs.intern(events.strings(check_ins::ACCOUNT_ID).value(row)),

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use legwork_types::time::TimeConfig;
 
 use super::seen::Mark;
-use super::{DedupConfig, Interner, Outcome, Seen};
+use super::{DedupConfig, Interner, Outcome, Seen, hash_of};
 
 /// A version as it comes in.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,8 @@ impl Entities {
 
     /// Takes a version.
     pub(crate) fn offer(&mut self, candidate: &Candidate<'_>, clock_of: ClockOf<'_>) -> Offered {
-        let known = self.ids.find(candidate.id);
+        let hash = hash_of(candidate.id);
+        let known = self.ids.find(hash, candidate.id);
         let newest = known.map(|id| self.versions[id as usize]);
         let order = newest.map_or(Ordering::Greater, |newest| self.compare(candidate, &newest));
         if order != Ordering::Greater && self.is_known(candidate, newest) {
@@ -116,7 +117,7 @@ impl Entities {
                 Place::Nowhere
             }
             _ => {
-                self.ids.intern(candidate.id);
+                self.ids.add(hash, candidate.id);
                 let version = self.version(candidate);
                 self.versions.push(version);
                 Place::First
@@ -172,7 +173,7 @@ impl Entities {
             content: candidate.content,
             event_id_start,
             event_id_len: u32::try_from(candidate.event_id.len()).expect("messages are far below 4 GiB each"),
-            source: self.sources.intern(candidate.source),
+            source: self.sources.intern_again(candidate.source),
         }
     }
 

@@ -348,7 +348,7 @@ impl Patches {
             sequence: columns.common.sequence(row),
             key,
             event_id: NONE,
-            source: self.texts.intern(source),
+            source: self.texts.intern_again(source),
             previous: NONE,
             words_start,
             set,

@@ -72,6 +72,7 @@ pub(crate) struct Interner {
     texts: Texts,
     index: Index,
     n_texts: u32,
+    recent: u32,
 }
 
 impl Interner {
@@ -79,9 +80,23 @@ impl Interner {
     #[inline]
     pub(crate) fn intern(&mut self, text: &str) -> u32 {
         let hash = hash_of(text);
-        if let Some(id) = self.index.find(hash, |id| self.texts.get(id) == text) {
-            return id;
+        match self.index.find(hash, |id| self.texts.get(id) == text) {
+            Some(id) => id,
+            None => self.add(hash, text),
         }
+    }
+
+    /// As [`Interner::intern`], for strings that are mostly the one before again.
+    #[inline]
+    pub(crate) fn intern_again(&mut self, text: &str) -> u32 {
+        if self.n_texts == 0 || self.texts.get(self.recent) != text {
+            self.recent = self.intern(text);
+        }
+        self.recent
+    }
+
+    /// Adds a string that is not known, whose hash is [`hash_of`].
+    pub(crate) fn add(&mut self, hash: u64, text: &str) -> u32 {
         let id = self.texts.push(text);
         self.index.insert(hash, id);
         self.n_texts += 1;
@@ -94,10 +109,10 @@ impl Interner {
         text.map_or(NONE, |text| self.intern(text))
     }
 
-    /// Number of a string that is known.
+    /// Number of a string that is known, whose hash is [`hash_of`].
     #[inline]
-    pub(crate) fn find(&self, text: &str) -> Option<u32> {
-        self.index.find(hash_of(text), |id| self.texts.get(id) == text)
+    pub(crate) fn find(&self, hash: u64, text: &str) -> Option<u32> {
+        self.index.find(hash, |id| self.texts.get(id) == text)
     }
 
     /// The strings.
@@ -129,7 +144,7 @@ mod tests {
         assert_eq!(ids[2999], 499);
         let snapshot = interner.texts().clone();
         let late = interner.intern("later");
-        assert_eq!((late, interner.find("later"), interner.len()), (2500, Some(2500), 2501));
+        assert_eq!((late, interner.find(hash_of("later"), "later"), interner.len()), (2500, Some(2500), 2501));
         assert_eq!((snapshot.get(1024), snapshot.get(2499)), ("text 1024", "text 2499"));
         assert_eq!(interner.texts().get_opt(NONE), None);
     }
