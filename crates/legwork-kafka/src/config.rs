@@ -116,9 +116,10 @@ impl KafkaConfig {
     pub(crate) fn consumer(&self, n_partitions: usize) -> ClientConfig {
         let share_bytes = self.fetch_bytes_max / n_partitions.max(1);
         let queue_kib = (share_bytes >> 10).clamp(64, 2_097_151);
-        let queue_messages = (share_bytes / MESSAGE_OVERHEAD_BYTES).clamp(100, 100_000);
-        // Large pieces are cheap for the broker; half of the share leaves room for one piece read and one on its way.
-        let piece_bytes = (share_bytes / 2).clamp(64 << 10, 2 << 20);
+        // librdkafka asks for another piece while the queue is below this, so half of the share is left for that piece.
+        let queue_messages = (share_bytes / 2 / MESSAGE_OVERHEAD_BYTES).clamp(100, 100_000);
+        // Pieces of 1 MiB are cheap enough for the broker; they come compressed and grow several times when unpacked.
+        let piece_bytes = (share_bytes / 8).clamp(64 << 10, 1 << 20);
         let answer_bytes = (self.fetch_bytes_max / 2).clamp(self.message_bytes_max.max(piece_bytes), 50 << 20);
         let mut config = self.client();
         config
