@@ -84,7 +84,10 @@ async fn read_sql(headers: &HeaderMap, body: Body, sql_bytes_max: usize) -> Resu
 }
 
 /// Bytes until the end of the result, or until an error, which ends the body before its time.
-fn pieces(encoder: Encoder, batches: BoxStream<'static, Result<RecordBatch, QueryError>>) -> BoxStream<'static, io::Result<Bytes>> {
+fn pieces(
+    encoder: Encoder,
+    batches: BoxStream<'static, Result<RecordBatch, QueryError>>,
+) -> BoxStream<'static, io::Result<Bytes>> {
     stream::unfold(Some((encoder, batches)), |open| async move {
         let (mut encoder, mut batches) = open?;
         loop {
