@@ -187,6 +187,10 @@ impl Session for FakeSession {
                 })?;
                 Ok(batch)
             });
+            // As the real engine's: it may not be polled after its end.
+            let batches = futures::stream::unfold(batches.boxed(), |mut batches| async {
+                batches.next().await.map(|batch| (batch, batches))
+            });
             let Some(timeout) = self.timeout else { return Ok(QueryResult { schema, batches: batches.boxed() }) };
             let late = async move {
                 tokio::time::sleep(timeout).await;

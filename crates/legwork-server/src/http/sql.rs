@@ -45,7 +45,7 @@ pub(crate) async fn query(State(state): State<Arc<HttpState>>, request: Request)
     };
     let sql = read_sql(&parts.headers, body, state.sql_bytes_max).await?;
     let result = state.engine.session().query(&sql).await?;
-    let mut batches = result.batches;
+    let mut batches = result.batches.fuse();
     // The first batch before the status: most errors are known by then.
     let first = batches.next().await.transpose()?;
     let encoder = Encoder::new(format, &result.schema).map_err(not_this_format)?;

@@ -22,6 +22,8 @@ use super::settings::{self, Command};
 const OPERATORS_MAX: usize = 2_000;
 /// For parsing, rewriting and printing trees of that depth: some 10 KiB a level in unoptimised builds.
 const STACK_BYTES: usize = 32 * 1024 * 1024;
+/// How pgjdbc asks whether a type is an array, and the same where functions are their names.
+const ARRAY_IN: (&str, &str) = ("'pg_catalog.array_in'::regproc", "'array_in'");
 /// Texts with fewer operators do without a stack of their own.
 const OPERATORS_SHALLOW: usize = 50;
 
@@ -78,7 +80,7 @@ impl SqlParser {
 
     /// The statements of a text, in order. *Errors:* 42601 for syntax, 54000 and 54001 beyond the bounds.
     pub(crate) fn parse(&self, sql: &str) -> PgWireResult<Vec<Work>> {
-        let parse = |sql: &str| self.compatible.parse(sql);
+        let parse = |sql: &str| self.compatible.parse(&sql.replace(ARRAY_IN.0, ARRAY_IN.1));
         self.with_statements(sql, parse, |statements| statements.into_iter().map(classify).collect())
     }
 
@@ -168,8 +170,9 @@ pub(crate) fn engine_text(statement: &mut Statement) -> String {
     statement.to_string()
 }
 
-/// Functions in `pg_type` are their names here, as PostgreSQL shows them, and none is a dash. Drivers compare them with 0.
-fn name_missing_functions(statement: &mut Statement) {
+/// What clients ask of `pg_catalog`, in the terms of this one. Functions in `pg_type` are their names here, as PostgreSQL shows them, and
+/// none is a dash, where drivers compare with 0. Visible are the tables of `public`: the function that tells it sees a number only.
+fn adapt_catalog_questions(statement: &mut Statement) {
     fn is_function(expr: &Expr) -> bool {
         let name = match expr {
             Expr::Identifier(name) => Some(name),
@@ -180,8 +183,20 @@ fn name_missing_functions(statement: &mut Statement) {
             ["typinput", "typoutput", "typreceive", "typsend", "typmodin", "typmodout", "typanalyze"];
         name.is_some_and(|name| COLUMNS.iter().any(|column| name.value.eq_ignore_ascii_case(column)))
     }
-    struct Zeros;
-    impl VisitorMut for Zeros {
+    fn visible(expr: &Expr) -> Option<Expr> {
+        let text = match expr {
+            Expr::Function(function) => function.to_string(),
+            _ => return None,
+        };
+        let called = text.strip_prefix("pg_catalog.").unwrap_or(&text);
+        let alias = called.strip_prefix("pg_table_is_visible(")?.strip_suffix(".oid)")?;
+        let condition = format!(
+            "{alias}.relnamespace IN (SELECT n_.oid FROM pg_catalog.pg_namespace n_ WHERE n_.nspname IN ('public', 'pg_catalog'))"
+        );
+        Parser::new(&PostgreSqlDialect {}).try_with_sql(&condition).and_then(|mut parser| parser.parse_expr()).ok()
+    }
+    struct Questions;
+    impl VisitorMut for Questions {
         type Break = ();
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if let Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } = expr
@@ -191,14 +206,17 @@ fn name_missing_functions(statement: &mut Statement) {
             {
                 value.value = Value::SingleQuotedString("-".to_owned());
             }
+            if let Some(condition) = visible(expr) {
+                *expr = condition;
+            }
             ControlFlow::Continue(())
         }
     }
-    let _ = statement.visit(&mut Zeros);
+    let _ = statement.visit(&mut Questions);
 }
 
 fn classify(mut statement: Statement) -> PgWireResult<Work> {
-    name_missing_functions(&mut statement);
+    adapt_catalog_questions(&mut statement);
     let query = |statement: &mut Statement, tag| Ok(Work::Query { text: engine_text(statement), tag });
     match &mut statement {
         Statement::Query(_) => query(&mut statement, "SELECT"),

@@ -132,7 +132,7 @@ async fn psql_describes_tables() {
     ] {
         assert!(columns.contains(column), "{column} is not in {columns}");
     }
-    for quiet in ["\\d", "\\d sample_names", "\\dn", "\\l", "\\df", "\\di"] {
+    for quiet in ["\\d", "\\d sample_names", "\\dn", "\\l", "\\df"] {
         server.rows(quiet).await;
     }
     for (sql, answer) in [
@@ -145,6 +145,11 @@ async fn psql_describes_tables() {
     ] {
         assert_eq!(server.rows(sql).await, answer, "{sql}");
     }
+    // As pgjdbc and ADBC ask about types.
+    let type_of = "SELECT typinput='pg_catalog.array_in'::regproc, typtype, typname FROM pg_catalog.pg_type WHERE pg_type.oid = 1184";
+    assert_eq!(server.rows(type_of).await, "f|b|timestamptz\n");
+    let receivable = "SELECT typname FROM pg_catalog.pg_type WHERE (typreceive != 0 OR typsend != 0) AND oid = 20";
+    assert_eq!(server.rows(receivable).await, "int8\n");
     assert!(server.rows("SELECT version()").await.starts_with("PostgreSQL 16"));
     server.stop().await;
 }
