@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListBuilder, RecordBatch, StringArray,
-    StringBuilder, TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, ListBuilder,
+    RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
 };
 use datafusion::datasource::{MemTable, ViewTable};
 use datafusion::error::DataFusionError;
@@ -38,7 +38,11 @@ pub(crate) fn samples() -> RecordBatch {
         ("share", Arc::new(Float64Array::from(vec![Some(0.1), None, Some(-1.5e300)]))),
         (
             "amount",
-            Arc::new(Decimal128Array::from(vec![Some(12_345_678_i128), None, Some(-1)]).with_precision_and_scale(18, 4).unwrap()),
+            Arc::new(
+                Decimal128Array::from(vec![Some(12_345_678_i128), None, Some(-1)])
+                    .with_precision_and_scale(18, 4)
+                    .unwrap(),
+            ),
         ),
         ("at", {
             let times = vec![Some(1_780_000_000_123_456), None, Some(-1)];
@@ -53,7 +57,8 @@ pub(crate) fn samples() -> RecordBatch {
 }
 
 fn context(views: &[(&'static str, &'static str)]) -> SessionContext {
-    let mut config = SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema("legwork", "public");
+    let mut config =
+        SessionConfig::new().with_information_schema(true).with_default_catalog_and_schema("legwork", "public");
     config.options_mut().sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     let context = SessionContext::new_with_config(config);
     let batch = samples();
@@ -74,8 +79,17 @@ fn add_functions(context: &SessionContext) {
     context.register_udf(create_udf("legwork_now", vec![], data_type, Volatility::Stable, answer));
     use arrow::datatypes::DataType::{Boolean, Float64};
     let arguments = vec![Float64, Boolean, Float64];
-    let accumulator = Arc::new(|_: datafusion::logical_expr::function::AccumulatorArgs<'_>| Ok(Box::new(Greatest(None)) as Box<dyn Accumulator>));
-    context.register_udaf(create_udaf("km_quantile", arguments, Arc::new(Float64), Volatility::Immutable, accumulator, Arc::new(vec![Float64])));
+    let accumulator = Arc::new(|_: datafusion::logical_expr::function::AccumulatorArgs<'_>| {
+        Ok(Box::new(Greatest(None)) as Box<dyn Accumulator>)
+    });
+    context.register_udaf(create_udaf(
+        "km_quantile",
+        arguments,
+        Arc::new(Float64),
+        Volatility::Immutable,
+        accumulator,
+        Arc::new(vec![Float64]),
+    ));
 }
 
 #[derive(Debug)]
@@ -83,7 +97,8 @@ struct Greatest(Option<f64>);
 
 impl Accumulator for Greatest {
     fn update_batch(&mut self, values: &[ArrayRef]) -> datafusion::error::Result<()> {
-        let greatest = arrow::compute::max(arrow::array::AsArray::as_primitive::<arrow::datatypes::Float64Type>(&values[0]));
+        let greatest =
+            arrow::compute::max(arrow::array::AsArray::as_primitive::<arrow::datatypes::Float64Type>(&values[0]));
         self.0 = [self.0, greatest].into_iter().flatten().reduce(f64::max);
         Ok(())
     }
@@ -138,7 +153,7 @@ impl std::fmt::Debug for FakeSession {
 
 fn from_datafusion(error: DataFusionError) -> QueryError {
     let message = error.to_string();
-    let (kind, sqlstate) = match &error {
+    let (kind, sqlstate) = match error.find_root() {
         DataFusionError::SQL(..) => (ErrorKind::Statement, "42601"),
         DataFusionError::Plan(text) if text.contains("not found") => (ErrorKind::Statement, "42P01"),
         DataFusionError::Plan(text) if text.contains("not supported") => (ErrorKind::Forbidden, "42501"),
@@ -153,7 +168,10 @@ impl Session for FakeSession {
         async move {
             if let Some(value) = sql.strip_prefix("SET legwork.as_of = ") {
                 *self.as_of.lock() = Some(value.to_owned());
-                return Ok(QueryResult { schema: Arc::new(arrow::datatypes::Schema::empty()), batches: futures::stream::empty().boxed() });
+                return Ok(QueryResult {
+                    schema: Arc::new(arrow::datatypes::Schema::empty()),
+                    batches: futures::stream::empty().boxed(),
+                });
             }
             let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
             let frame = self.context.sql_with_options(sql, options).await.map_err(from_datafusion)?;
@@ -168,6 +186,10 @@ impl Session for FakeSession {
                     message: "the result has too many rows".to_owned(),
                 })?;
                 Ok(batch)
+            });
+            // As the real engine's: it may not be polled after its end.
+            let batches = futures::stream::unfold(batches.boxed(), |mut batches| async {
+                batches.next().await.map(|batch| (batch, batches))
             });
             let Some(timeout) = self.timeout else { return Ok(QueryResult { schema, batches: batches.boxed() }) };
             let late = async move {

@@ -74,11 +74,18 @@ impl Encoder {
         let mut buffer = Buffer::default();
         let writer = match format {
             Format::Json => {
-                let columns = schema.fields().iter().map(|field| json!({"name": field.name(), "type": type_name(field.data_type())}));
+                let columns = schema
+                    .fields()
+                    .iter()
+                    .map(|field| json!({"name": field.name(), "type": type_name(field.data_type())}));
                 let columns = serde_json::Value::Array(columns.collect());
                 write!(buffer, "{{\"columns\":{columns},\"rows\":")?;
                 let builder = WriterBuilder::new().with_explicit_nulls(true).with_struct_mode(StructMode::ListOnly);
-                Writer::Json { writer: Box::new(builder.build(buffer.clone())), schema: text_schema(schema, is_exact), n_rows: 0 }
+                Writer::Json {
+                    writer: Box::new(builder.build(buffer.clone())),
+                    schema: text_schema(schema, is_exact),
+                    n_rows: 0,
+                }
             }
             Format::Csv => {
                 let text_schema = text_schema(schema, |data_type| data_type.is_nested());

@@ -17,7 +17,10 @@ static HEADERS: [(HeaderName, &str); 6] = [
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
     (header::CACHE_CONTROL, "no-store"),
-    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
@@ -45,7 +48,8 @@ fn check_host(request: &Request, hosts: &[String]) -> Result<(), Problem> {
     if is_own(authority.host(), hosts) {
         return Ok(());
     }
-    let detail = format!("{:?} is not a name of this server: use its address, localhost, or list the name", authority.host());
+    let detail =
+        format!("{:?} is not a name of this server: use its address, localhost, or list the name", authority.host());
     Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail))
 }
 

@@ -60,7 +60,11 @@ fn tables() -> Value {
 fn sql() -> Value {
     let mut content = serde_json::Map::new();
     for format in Format::ALL {
-        let schema = if *format == Format::Json { json!({"schema": {"$ref": "#/components/schemas/Result"}}) } else { json!({}) };
+        let schema = if *format == Format::Json {
+            json!({"schema": {"$ref": "#/components/schemas/Result"}})
+        } else {
+            json!({})
+        };
         content.insert(format.media_type().to_owned(), schema);
     }
     let question = json!({"type": "object", "required": ["sql"], "additionalProperties": false, "properties": {"sql": {"type": "string"}}});

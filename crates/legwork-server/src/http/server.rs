@@ -35,7 +35,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until `shutdown` becomes true or its sender is gone, then lets requests under way end.
 ///
 /// *Errors:* none after the listener is bound; failing to accept is logged and tried again.
-pub async fn serve(listener: TcpListener, router: Router, mut shutdown: watch::Receiver<bool>, limits: HttpLimits) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    mut shutdown: watch::Receiver<bool>,
+    limits: HttpLimits,
+) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
     loop {
@@ -60,7 +65,8 @@ pub async fn serve(listener: TcpListener, router: Router, mut shutdown: watch::R
         }
     }
     drop(listener);
-    let drained = tokio::time::timeout(limits.drain_max, async { while connections.join_next().await.is_some() {} }).await;
+    let drained =
+        tokio::time::timeout(limits.drain_max, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
         connections.shutdown().await;
     }

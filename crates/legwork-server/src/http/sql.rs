@@ -45,6 +45,7 @@ pub(crate) async fn query(State(state): State<Arc<HttpState>>, request: Request)
         let known: Vec<&str> = Format::ALL.iter().map(|format| format.media_type()).collect();
         return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, format!("results come as {}", known.join(", "))));
     };
+<<<<<<< HEAD
     let question = read_question(&parts.headers, body, state.sql_bytes_max).await?;
     let session = state.engine.session();
     if let Some(as_of) = question.as_of {
@@ -52,6 +53,11 @@ pub(crate) async fn query(State(state): State<Arc<HttpState>>, request: Request)
     }
     let result = session.query(&question.sql).await?;
     let mut batches = result.batches;
+=======
+    let sql = read_sql(&parts.headers, body, state.sql_bytes_max).await?;
+    let result = state.engine.session().query(&sql).await?;
+    let mut batches = result.batches.fuse();
+>>>>>>> 0a452fad4f109161d2a6e7c626e5e55705392f14
     // The first batch before the status: most errors are known by then.
     let first = batches.next().await.transpose()?;
     let encoder = Encoder::new(format, &result.schema).map_err(not_this_format)?;
@@ -90,7 +96,10 @@ async fn read_question(headers: &HeaderMap, body: Body, sql_bytes_max: usize) ->
 }
 
 /// Bytes until the end of the result, or until an error, which ends the body before its time.
-fn pieces(encoder: Encoder, batches: BoxStream<'static, Result<RecordBatch, QueryError>>) -> BoxStream<'static, io::Result<Bytes>> {
+fn pieces(
+    encoder: Encoder,
+    batches: BoxStream<'static, Result<RecordBatch, QueryError>>,
+) -> BoxStream<'static, io::Result<Bytes>> {
     stream::unfold(Some((encoder, batches)), |open| async move {
         let (mut encoder, mut batches) = open?;
         loop {

@@ -105,9 +105,20 @@ async fn json_has_every_type() {
     let answer = sql("SELECT * FROM samples ORDER BY id", "*/*").await;
     assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json");
     let body = answer.json();
-    let types: Vec<_> = body["columns"].as_array().unwrap().iter().map(|column| column["type"].as_str().unwrap()).collect();
+    let types: Vec<_> =
+        body["columns"].as_array().unwrap().iter().map(|column| column["type"].as_str().unwrap()).collect();
     assert_eq!(types, ["int8", "text", "float8", "numeric", "timestamptz", "date", "bool", "bytea", "text[]"]);
-    let first = json!([1, "Ada", 0.1, "1234.5678", "2026-05-28T20:26:40.123456Z", "2024-10-04", true, "00ff27", ["a", null, "it's \"b\""]]);
+    let first = json!([
+        1,
+        "Ada",
+        0.1,
+        "1234.5678",
+        "2026-05-28T20:26:40.123456Z",
+        "2024-10-04",
+        true,
+        "00ff27",
+        ["a", null, "it's \"b\""]
+    ]);
     assert_eq!(body["rows"][0], first);
     assert_eq!(body["rows"][1], json!([2, null, null, null, null, null, null, null, null]));
     assert_eq!(body["row_count"], json!(3));
@@ -119,7 +130,10 @@ async fn json_has_every_type() {
 async fn csv_arrow_and_parquet_hold_the_same_rows() {
     let csv = sql("SELECT id, name, amount, at, tags FROM samples ORDER BY id", "text/csv").await.text();
     let lines: Vec<_> = csv.lines().collect();
-    assert_eq!(lines[..3], ["id,name,amount,at,tags", "1,Ada,1234.5678,2026-05-28T20:26:40.123456Z,\"a;;it's \"\"b\"\"\"", "2,,,,"]);
+    assert_eq!(
+        lines[..3],
+        ["id,name,amount,at,tags", "1,Ada,1234.5678,2026-05-28T20:26:40.123456Z,\"a;;it's \"\"b\"\"\"", "2,,,,"]
+    );
     assert_eq!(sql("SELECT id FROM samples WHERE id > 9", "text/csv").await.text(), "id\n");
     let arrow = sql("SELECT * FROM samples ORDER BY id", "application/vnd.apache.arrow.stream").await;
     let reader = arrow::ipc::reader::StreamReader::try_new(arrow.body.as_ref().unwrap().as_ref(), None).unwrap();
@@ -161,13 +175,23 @@ async fn an_error_in_the_middle_cuts_the_body() {
 
 #[tokio::test]
 async fn only_our_own_hosts_are_answered() {
-    for host in ["127.0.0.1:8080", "[::1]:8080", "localhost:1", "x.localhost", "legwork.example", "LEGWORK.example.:80", "192.0.2.7"] {
+    for host in [
+        "127.0.0.1:8080",
+        "[::1]:8080",
+        "localhost:1",
+        "x.localhost",
+        "legwork.example",
+        "LEGWORK.example.:80",
+        "192.0.2.7",
+    ] {
         let answer = ask(state(FakeEngine::default()), request(Method::GET, "/healthz", host)).await;
         assert_eq!(answer.status, StatusCode::OK, "{host}");
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     }
     for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example"] {
-        ask(state(FakeEngine::default()), request(Method::GET, "/metrics", host)).await.problem(StatusCode::MISDIRECTED_REQUEST);
+        ask(state(FakeEngine::default()), request(Method::GET, "/metrics", host))
+            .await
+            .problem(StatusCode::MISDIRECTED_REQUEST);
     }
     let hostless = Request::builder().uri("/healthz").body(Body::empty()).unwrap();
     ask(state(FakeEngine::default()), hostless).await.problem(StatusCode::BAD_REQUEST);
@@ -200,7 +224,8 @@ async fn the_document_has_every_route_and_no_other() {
         documented.extend(methods.as_object().unwrap().keys().map(|method| (path.clone(), method.clone())));
     }
     documented.sort();
-    let served: Vec<(String, String)> = ROUTES.iter().map(|(path, method)| ((*path).to_owned(), (*method).to_owned())).collect();
+    let served: Vec<(String, String)> =
+        ROUTES.iter().map(|(path, method)| ((*path).to_owned(), (*method).to_owned())).collect();
     assert_eq!(documented, served);
     for (path, method) in ROUTES {
         let method: Method = method.to_uppercase().parse().unwrap();

@@ -87,7 +87,8 @@ fn activity(by_rep: bool) -> Vec<Metric> {
         let label = if label.is_empty() { String::new() } else { format!("{label}, ") };
         format!("SELECT {by}, {label}'today' AS period, CAST(sum({column}) AS DOUBLE) AS value FROM today {group}")
     };
-    let calls = ["inbound", "outbound"].map(|direction| sum(&format!("'{direction}' AS direction"), &format!("n_{direction}")));
+    let calls =
+        ["inbound", "outbound"].map(|direction| sum(&format!("'{direction}' AS direction"), &format!("n_{direction}")));
     let emails = ["sent", "received", "opened", "clicked", "bounced", "replied"]
         .map(|kind| sum(&format!("'{kind}' AS kind"), &format!("n_{kind}")));
     let active = format!(

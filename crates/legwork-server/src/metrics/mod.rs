@@ -4,10 +4,10 @@
 //! in a `prometheus::Registry`, which `/metrics` writes in front of these.
 
 mod business;
-mod text;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
+mod text;
 #[cfg(test)]
 pub(crate) use tests::promtool;
 

@@ -16,7 +16,8 @@ fn metric(metric_type: MetricType) -> Metric {
 fn batch(rows: &[(&str, Option<f64>)]) -> RecordBatch {
     let teams: StringArray = rows.iter().map(|(team, _)| Some(*team)).collect();
     let values: Float64Array = rows.iter().map(|(_, value)| *value).collect();
-    RecordBatch::try_from_iter([("team", Arc::new(teams) as ArrayRef), ("value", Arc::new(values) as ArrayRef)]).unwrap()
+    RecordBatch::try_from_iter([("team", Arc::new(teams) as ArrayRef), ("value", Arc::new(values) as ArrayRef)])
+        .unwrap()
 }
 
 /// Tables and views that the metrics ask for, in DataFusion's own terms: the names and columns of the real ones.
@@ -68,7 +69,10 @@ fn beyond_the_cap_the_smallest_become_other() {
     let rows = batch(&[("a", Some(1.0)), ("b", Some(4.0)), ("c", Some(3.0)), ("d", Some(2.0))]);
     let text = text::render(&metric(MetricType::Gauge), std::slice::from_ref(&rows), 3).unwrap();
     let series: Vec<_> = text.lines().skip(2).collect();
-    assert_eq!(series, ["legwork_x_meters{team=\"b\"} 4", "legwork_x_meters{team=\"c\"} 3", "legwork_x_meters{team=\"other\"} 3"]);
+    assert_eq!(
+        series,
+        ["legwork_x_meters{team=\"b\"} 4", "legwork_x_meters{team=\"c\"} 3", "legwork_x_meters{team=\"other\"} 3"]
+    );
     let quantiles = text::render(&metric(MetricType::Summary), &[rows], 3).unwrap();
     assert_eq!(quantiles.lines().skip(2).count(), 2);
 }
@@ -91,9 +95,13 @@ async fn every_metric_has_values_and_promtool_accepts_them() {
     ] {
         assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
     }
-    assert!(text.lines().filter(|line| line.starts_with("legwork_metrics_errors_total{")).all(|line| line.ends_with(" 0")), "{text}");
+    assert!(
+        text.lines().filter(|line| line.starts_with("legwork_metrics_errors_total{")).all(|line| line.ends_with(" 0")),
+        "{text}"
+    );
     promtool(&text);
-    let by_rep = BusinessMetrics::new(&engine(), MetricsOptions { by_rep: true, series_max: 2, ..MetricsOptions::default() });
+    let by_rep =
+        BusinessMetrics::new(&engine(), MetricsOptions { by_rep: true, series_max: 2, ..MetricsOptions::default() });
     by_rep.evaluate().await;
     let text = by_rep.render();
     assert!(text.contains("legwork_distance_meters{team=\"north\",rep=\"r1\",period=\"today\"} 1200.5\n"), "{text}");
@@ -103,7 +111,12 @@ async fn every_metric_has_values_and_promtool_accepts_them() {
 
 /// promtool reads the text and has nothing to say. Where it is not installed this says so; in CI it must be there.
 pub(crate) fn promtool(text: &str) {
-    let spawned = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {
@@ -132,7 +145,10 @@ async fn a_failing_metric_keeps_its_values_and_is_counted() {
 
 #[tokio::test]
 async fn it_ends_when_told() {
-    let metrics = BusinessMetrics::new(&engine(), MetricsOptions { every: Duration::from_millis(5), ..MetricsOptions::default() });
+    let metrics = BusinessMetrics::new(
+        &engine(),
+        MetricsOptions { every: Duration::from_millis(5), ..MetricsOptions::default() },
+    );
     let (down, shutdown) = watch::channel(false);
     let (ran, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(20), metrics.run(shutdown)), async {
         while metrics.last.read().iter().all(|last| last.text.is_empty()) {

@@ -29,11 +29,15 @@ pub(crate) fn render(metric: &Metric, batches: &[RecordBatch], series_max: usize
     let label_names = batches.first().map(label_names).unwrap_or_default();
     // By labels, so that two texts of the same values are the same.
     if series.len() > series_max {
-        series.sort_by(|(labels, value), (other_labels, other)| other.total_cmp(value).then_with(|| labels.cmp(other_labels)));
+        series.sort_by(|(labels, value), (other_labels, other)| {
+            other.total_cmp(value).then_with(|| labels.cmp(other_labels))
+        });
         let rest: f64 = series.drain(series_max.saturating_sub(1)..).map(|(_, value)| value).sum();
         if metric.metric_type == MetricType::Gauge {
-            let labels: Vec<(&str, &str)> =
-                label_names.iter().map(|name| (name.as_str(), if name == "period" { "today" } else { OTHER })).collect();
+            let labels: Vec<(&str, &str)> = label_names
+                .iter()
+                .map(|name| (name.as_str(), if name == "period" { "today" } else { OTHER }))
+                .collect();
             series.push((label_text(labels.into_iter()), rest));
         }
     }

@@ -17,7 +17,9 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::catalog_info::Catalo
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::generate_series_arg_coercion::CoerceIntArgsToBigInt;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{self as pg, PgCatalogSchemaProvider, PgCatalogStaticTables};
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{
+    self as pg, PgCatalogSchemaProvider, PgCatalogStaticTables,
+};
 use pgwire::error::PgWireResult;
 
 use super::error::error;
@@ -44,9 +46,9 @@ impl Catalog {
         let static_tables = self.0.get_or_init(decode).clone();
         let options = context.copied_config().options().catalog.clone();
         let catalogs = context.state().catalog_list().clone();
-        let catalog = catalogs
-            .catalog(&options.default_catalog)
-            .ok_or_else(|| DataFusionError::Configuration(format!("no catalog is called {}", options.default_catalog)))?;
+        let catalog = catalogs.catalog(&options.default_catalog).ok_or_else(|| {
+            DataFusionError::Configuration(format!("no catalog is called {}", options.default_catalog))
+        })?;
         let listed = Listed(Arc::downgrade(&catalogs));
         let schema = PgCatalogSchemaProvider::try_new(listed, static_tables.clone(), EmptyContextProvider)?;
         catalog.register_schema("pg_catalog", Arc::new(schema))?;
@@ -56,7 +58,8 @@ impl Catalog {
         context.register_udtf("pg_get_keywords", static_tables.pg_get_keywords.clone());
         let state = context.state_ref();
         let existing = state.read().clone();
-        *state.write() = SessionStateBuilder::new_from_existing(existing).with_type_planner(Arc::new(PgOidTypePlanner)).build();
+        *state.write() =
+            SessionStateBuilder::new_from_existing(existing).with_type_planner(Arc::new(PgOidTypePlanner)).build();
         CoerceIntArgsToBigInt::widen(context);
         Ok(())
     }
@@ -130,6 +133,12 @@ fn functions(catalog: &str, schema: &str, pid: i32) -> Vec<ScalarUDF> {
         constant("inet_server_port", ScalarValue::Int32(None)),
         constant("txid_current", ScalarValue::from(1_i64)),
         current_setting(),
+        always("pg_function_is_visible", ScalarValue::from(true)),
+        always("pg_type_is_visible", ScalarValue::from(true)),
+        always("pg_get_function_result", ScalarValue::Utf8(None)),
+        always("pg_get_function_arguments", ScalarValue::Utf8(None)),
+        always("pg_get_indexdef", ScalarValue::Utf8(None)),
+        always("pg_get_viewdef", ScalarValue::Utf8(None)),
         described("obj_description", 2),
         described("col_description", 2),
         described("shobj_description", 2),
@@ -139,9 +148,16 @@ fn functions(catalog: &str, schema: &str, pid: i32) -> Vec<ScalarUDF> {
 
 /// A function without arguments that always answers the same.
 fn constant(name: &str, value: ScalarValue) -> ScalarUDF {
+    let data_type = value.data_type();
     let answer = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value.clone()));
-    let data_type = answer(&[]).map_or(DataType::Utf8, |value: ColumnarValue| value.data_type());
     create_udf(name, vec![], data_type, Volatility::Stable, Arc::new(answer))
+}
+
+/// A function of one object that answers the same for all.
+fn always(name: &str, value: ScalarValue) -> ScalarUDF {
+    let data_type = value.data_type();
+    let answer = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value.clone()));
+    create_udf(name, vec![DataType::Int32], data_type, Volatility::Stable, Arc::new(answer))
 }
 
 /// Comments of objects: there are none.

@@ -9,7 +9,9 @@ use legwork_query::Engine;
 use pgwire::api::auth::{
     DefaultServerParameterProvider, finish_authentication, protocol_negotiation, save_startup_parameters_to_metadata,
 };
-use pgwire::api::{ClientInfo, DefaultClient, NoopHandler, PgWireConnectionState, PidSecretKeyGenerator, RandomPidSecretKeyGenerator};
+use pgwire::api::{
+    ClientInfo, DefaultClient, NoopHandler, PgWireConnectionState, PidSecretKeyGenerator, RandomPidSecretKeyGenerator,
+};
 use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use pgwire::messages::response::{GssEncResponse, SslResponse};
 use pgwire::messages::startup::Startup;
@@ -51,7 +53,14 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(engine: Arc<dyn Engine>, limits: PostgresLimits) -> Shared {
         let parser = Arc::new(SqlParser::new(limits.sql_bytes_max));
-        Shared { engine, limits, registry: Arc::default(), ids: RandomPidSecretKeyGenerator::default(), parser, catalog: Catalog::default() }
+        Shared {
+            engine,
+            limits,
+            registry: Arc::default(),
+            ids: RandomPidSecretKeyGenerator::default(),
+            parser,
+            catalog: Catalog::default(),
+        }
     }
 }
 
@@ -76,10 +85,16 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, place: Place, mu
     }
 }
 
-async fn serve_client(shared: &Shared, stream: TcpStream, place: &Place, shutdown: &mut watch::Receiver<bool>) -> io::Result<()> {
+async fn serve_client(
+    shared: &Shared,
+    stream: TcpStream,
+    place: &Place,
+    shutdown: &mut watch::Receiver<bool>,
+) -> io::Result<()> {
     let peer = stream.peer_addr()?;
     stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4).with_retries(3))?;
+    SockRef::from(&stream)
+        .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4).with_retries(3))?;
     // Parameters of a statement may be longer than its text.
     let message_bytes_max = shared.limits.sql_bytes_max.saturating_mul(4).saturating_add(64 * 1024);
     let codec = PgWireMessageServerCodec::new(DefaultClient::new(peer, false));
@@ -193,7 +208,8 @@ async fn converse(
             Some(Ok(Ok(()))) => {}
             Some(Ok(Err(PgWireError::IoError(error)))) => return Err(error),
             Some(Ok(Err(error))) => {
-                let sent = tokio::time::timeout(shared.limits.handshake_max, process_error(socket, error, is_extended)).await;
+                let sent =
+                    tokio::time::timeout(shared.limits.handshake_max, process_error(socket, error, is_extended)).await;
                 sent.map_err(io::Error::other)??;
             }
         }

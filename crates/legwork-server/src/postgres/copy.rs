@@ -96,7 +96,9 @@ fn one_byte(what: &str, value: Option<char>, default: u8) -> PgWireResult<u8> {
     match value {
         None => Ok(default),
         Some(value) if value.is_ascii() && !"\r\n\0\\".contains(value) => Ok(value as u8),
-        Some(value) => Err(error("22023", format!("COPY {what} {value:?} is not a single-byte character that may stand there"))),
+        Some(value) => {
+            Err(error("22023", format!("COPY {what} {value:?} is not a single-byte character that may stand there")))
+        }
     }
 }
 

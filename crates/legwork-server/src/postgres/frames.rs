@@ -44,7 +44,9 @@ impl Frames {
     }
 
     fn begin_message(&mut self) -> io::Result<()> {
-        let word = |at: usize| u32::from_be_bytes([self.header[at], self.header[at + 1], self.header[at + 2], self.header[at + 3]]);
+        let word = |at: usize| {
+            u32::from_be_bytes([self.header[at], self.header[at + 1], self.header[at + 2], self.header[at + 3]])
+        };
         let (length, header_bytes, length_max) =
             if self.typed { (word(1), 4, self.message_bytes_max) } else { (word(0), 8, STARTUP_BYTES_MAX) };
         let length = usize::try_from(length).unwrap_or(usize::MAX);

@@ -13,14 +13,18 @@ use futures::{Sink, SinkExt, StreamExt};
 use legwork_query::Session;
 use parking_lot::Mutex;
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
-use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_partial_query_response, send_query_response, send_ready_for_query};
+use pgwire::api::query::{
+    ExtendedQueryHandler, SimpleQueryHandler, send_partial_query_response, send_query_response, send_ready_for_query,
+};
 use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
 use pgwire::api::stmt::{QueryParser, StoredStatement};
 use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
-use pgwire::messages::extendedquery::{Bind, BindComplete, Close, CloseComplete, Execute, Parse, ParseComplete, Sync as PgSync};
+use pgwire::messages::extendedquery::{
+    Bind, BindComplete, Close, CloseComplete, Execute, Parse, ParseComplete, Sync as PgSync,
+};
 use pgwire::messages::response::{EmptyQueryResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::ParameterStatus;
@@ -73,7 +77,11 @@ impl Backend {
     }
 
     /// Starts a query: columns and rows.
-    async fn start(&self, text: &str, format: &Format) -> PgWireResult<(Arc<Vec<FieldInfo>>, BoxStream<'static, RowResult>)> {
+    async fn start(
+        &self,
+        text: &str,
+        format: &Format,
+    ) -> PgWireResult<(Arc<Vec<FieldInfo>>, BoxStream<'static, RowResult>)> {
         let mut ends = self.ends();
         let result = ends.or(self.session.query(text)).await?.map_err(from_query)?;
         let fields = Arc::new(rows::fields(&rows::wire_schema(&result.schema), format)?);
@@ -198,11 +206,7 @@ impl Backend {
     }
 
     /// The first `Execute` of a portal. *Returns* its rows, when it has any; else the answer was sent.
-    async fn open<C>(
-        &self,
-        client: &mut C,
-        portal: &Portal<Arc<Prepared>>,
-    ) -> PgWireResult<Option<QueryResponse>>
+    async fn open<C>(&self, client: &mut C, portal: &Portal<Arc<Prepared>>) -> PgWireResult<Option<QueryResponse>>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore,
@@ -331,7 +335,10 @@ impl ExtendedQueryHandler for Backend {
     {
         let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
         if self.names.lock().len() >= NAMES_MAX && !self.names.lock().contains(name) {
-            return Err(error("54000", format!("this connection has {NAMES_MAX} prepared statements: DEALLOCATE some")));
+            return Err(error(
+                "54000",
+                format!("this connection has {NAMES_MAX} prepared statements: DEALLOCATE some"),
+            ));
         }
         match StoredStatement::parse(client, &message, self.query_parser()).await? {
             Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
@@ -359,7 +366,9 @@ impl ExtendedQueryHandler for Backend {
         };
         let (n_given, n_formats) = (message.parameters.len(), message.parameter_format_codes.len());
         if n_given != n_wanted || (n_formats > 1 && n_formats != n_given) {
-            let what = format!("bind supplies {n_given} parameters and {n_formats} formats, the statement requires {n_wanted}");
+            let what = format!(
+                "bind supplies {n_given} parameters and {n_formats} formats, the statement requires {n_wanted}"
+            );
             return Err(error("08P01", what));
         }
         {
@@ -396,7 +405,9 @@ impl ExtendedQueryHandler for Backend {
         let rows_max = usize::try_from(message.max_rows).unwrap_or(0);
         match client.portal_store().get_portal(name) {
             None => return Err(error("34000", "there is no portal of that name")),
-            Some(Entry::Empty) => client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?,
+            Some(Entry::Empty) => {
+                client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?
+            }
             Some(Entry::Value(portal)) => {
                 let state = portal.state();
                 let mut state = state.lock().await;
@@ -416,9 +427,13 @@ impl ExtendedQueryHandler for Backend {
                     };
                 }
                 let is_suspended = match &mut *state {
-                    PortalExecutionState::Suspended(response) => send_partial_query_response(client, response, rows_max).await?,
+                    PortalExecutionState::Suspended(response) => {
+                        send_partial_query_response(client, response, rows_max).await?
+                    }
                     _ => {
-                        client.feed(PgWireBackendMessage::CommandComplete(Tag::new("SELECT").with_rows(0).into())).await?;
+                        client
+                            .feed(PgWireBackendMessage::CommandComplete(Tag::new("SELECT").with_rows(0).into()))
+                            .await?;
                         false
                     }
                 };
@@ -468,7 +483,12 @@ impl ExtendedQueryHandler for Backend {
         Ok(())
     }
 
-    async fn do_query<C>(&self, _client: &mut C, _portal: &Portal<Self::Statement>, _max_rows: usize) -> PgWireResult<Response>
+    async fn do_query<C>(
+        &self,
+        _client: &mut C,
+        _portal: &Portal<Self::Statement>,
+        _max_rows: usize,
+    ) -> PgWireResult<Response>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore<Statement = Self::Statement>,

@@ -15,10 +15,10 @@ mod parameters;
 mod rows;
 mod settings;
 mod statement;
-mod values;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
+mod values;
 
 use std::io;
 use std::net::SocketAddr;
@@ -67,7 +67,9 @@ pub fn require_loopback(addr: SocketAddr) -> io::Result<()> {
     if addr.ip().to_canonical().is_loopback() {
         return Ok(());
     }
-    let message = format!("{addr} can be reached from other machines and there is no authentication: listen on 127.0.0.1 or [::1]");
+    let message = format!(
+        "{addr} can be reached from other machines and there is no authentication: listen on 127.0.0.1 or [::1]"
+    );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 

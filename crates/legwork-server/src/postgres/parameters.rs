@@ -9,7 +9,7 @@ use std::time::Duration;
 use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
-use datafusion::sql::sqlparser::ast::{Expr, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, Value, VisitMut, VisitorMut};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -66,7 +66,10 @@ pub(crate) async fn prepare(
         let schema = columns(session, text, *tag == "SELECT").await?;
         return Ok(Prepared { work, parameters: Vec::new(), schema: Some(schema) });
     }
-    let inferred = inferred_types(session, text, n_parameters).await;
+    let mut inferred = inferred_types(session, text, n_parameters).await;
+    for number in limits(parser, text)? {
+        inferred[number - 1].get_or_insert(DataType::Int64);
+    }
     let parameters = inferred.into_iter().enumerate().map(|(idx, inferred)| {
         let said = client_types.get(idx).cloned().flatten();
         parameter(said, inferred)
@@ -102,7 +105,8 @@ pub(crate) fn bound_text<S: Clone>(
 
 /// How many `$n` there are: the greatest n.
 fn n_parameters(text: &str) -> PgWireResult<usize> {
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().map_err(|cause| error("42601", cause.to_string()))?;
+    let tokens =
+        Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().map_err(|cause| error("42601", cause.to_string()))?;
     let mut greatest = 0;
     for token in &tokens {
         if let Token::Placeholder(name) = token {
@@ -118,6 +122,32 @@ fn placeholder_number(name: &str) -> PgWireResult<usize> {
         Some(number) if (1..=PARAMETERS_MAX).contains(&number) => Ok(number),
         _ => Err(error("42P02", format!("there is no parameter {name}: they are $1, $2 and so on"))),
     }
+}
+
+/// Parameters that stand in LIMIT and OFFSET.
+fn limits(parser: &SqlParser, text: &str) -> PgWireResult<Vec<usize>> {
+    struct Limits(Vec<usize>);
+    impl VisitorMut for Limits {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+            if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
+                for expr in limit.iter().chain(offset.iter().map(|offset| &offset.value)) {
+                    if let Expr::Value(value) = expr
+                        && let Value::Placeholder(name) = &value.value
+                    {
+                        self.0.extend(placeholder_number(name).ok());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut limits = Limits(Vec::new());
+    parser.rewrite(text, |statement| {
+        let _ = statement.visit(&mut limits);
+        Ok(())
+    })?;
+    Ok(limits.0)
 }
 
 fn substitute(parser: &SqlParser, text: &str, literals: &[String]) -> PgWireResult<String> {
@@ -155,7 +185,8 @@ async fn plan<T: Send + 'static>(
     let (state, text, runtime) = (context.state(), text.to_owned(), Handle::current());
     let (send, seen) = oneshot::channel();
     let work = move || {
-        let planned = runtime.block_on(tokio::time::timeout(PLANNING_MAX, state.create_logical_plan(&text)));
+        let planned =
+            runtime.block_on(async { tokio::time::timeout(PLANNING_MAX, state.create_logical_plan(&text)).await });
         if let Ok(Ok(plan)) = planned {
             drop(send.send(look(&plan)));
         }
@@ -166,7 +197,11 @@ async fn plan<T: Send + 'static>(
 }
 
 /// Columns of a query. What cannot be planned here, the engine is asked: for its own statements, and for its words about what is wrong.
-async fn columns(session: &dyn Session, text: &str, is_query: bool) -> PgWireResult<datafusion::arrow::datatypes::SchemaRef> {
+async fn columns(
+    session: &dyn Session,
+    text: &str,
+    is_query: bool,
+) -> PgWireResult<datafusion::arrow::datatypes::SchemaRef> {
     if is_query && let Some(schema) = plan(session.context(), text, |plan| wire_schema(plan.schema().inner())).await {
         return Ok(schema);
     }
@@ -176,7 +211,8 @@ async fn columns(session: &dyn Session, text: &str, is_query: bool) -> PgWireRes
 
 /// What the places of the parameters ask for, where that is known.
 async fn inferred_types(session: &dyn Session, text: &str, n_parameters: usize) -> Vec<Option<DataType>> {
-    let types = plan(session.context(), text, |plan| plan.get_parameter_types().unwrap_or_default()).await.unwrap_or_default();
+    let types =
+        plan(session.context(), text, |plan| plan.get_parameter_types().unwrap_or_default()).await.unwrap_or_default();
     (1..=n_parameters).map(|number| types.get(&format!("${number}")).cloned().flatten()).collect()
 }
 

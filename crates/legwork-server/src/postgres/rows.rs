@@ -8,8 +8,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_postgres::arrow_pg::datatypes::arrow_schema_to_pg_fields;
 use datafusion_postgres::arrow_pg::encoder::encode_value;
-use futures::stream::{self, BoxStream};
 use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use legwork_query::{QueryError, QueryResult};
 use parking_lot::Mutex;
 use pgwire::api::portal::Format;
@@ -76,7 +76,10 @@ pub(crate) fn batches(result: QueryResult, ends: Ends) -> BoxStream<'static, PgW
 }
 
 /// Rows in the formats of `fields`.
-pub(crate) fn data_rows(batches: BoxStream<'static, PgWireResult<RecordBatch>>, fields: Arc<Vec<FieldInfo>>) -> BoxStream<'static, PgWireResult<DataRow>> {
+pub(crate) fn data_rows(
+    batches: BoxStream<'static, PgWireResult<RecordBatch>>,
+    fields: Arc<Vec<FieldInfo>>,
+) -> BoxStream<'static, PgWireResult<DataRow>> {
     let rows = move |batch: PgWireResult<RecordBatch>| {
         let rows: BoxStream<'static, PgWireResult<DataRow>> = match batch {
             Ok(batch) => stream::iter(BatchRows::new(batch, fields.clone())).boxed(),
@@ -92,11 +95,18 @@ pub(crate) fn fields(schema: &Schema, format: &Format) -> PgWireResult<Vec<Field
     if let Format::Individual(formats) = format
         && formats.len() != schema.fields().len()
     {
-        let message = format!("bind has {} result formats but the query has {} columns", formats.len(), schema.fields().len());
+        let message =
+            format!("bind has {} result formats but the query has {} columns", formats.len(), schema.fields().len());
         return Err(error("08P01", message));
     }
     let fields = arrow_schema_to_pg_fields(schema, format, None)?;
-    Ok(fields.into_iter().map(|field| { let size = type_size(field.datatype().oid()); field.with_type_size(size) }).collect())
+    Ok(fields
+        .into_iter()
+        .map(|field| {
+            let size = type_size(field.datatype().oid());
+            field.with_type_size(size)
+        })
+        .collect())
 }
 
 /// `pg_type.typlen` of the types that are sent.
@@ -117,7 +127,9 @@ pub(crate) fn wire_schema(schema: &SchemaRef) -> SchemaRef {
         return schema.clone();
     }
     let fields = schema.fields().iter().map(|field| match wire_type(field.data_type()) {
-        Some(data_type) => Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(field.metadata().clone())),
+        Some(data_type) => {
+            Arc::new(Field::new(field.name(), data_type, field.is_nullable()).with_metadata(field.metadata().clone()))
+        }
         None => field.clone(),
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
@@ -131,7 +143,9 @@ fn wire_type(data_type: &DataType) -> Option<DataType> {
         DataType::UInt32 => DataType::Int64,
         DataType::UInt64 => DataType::Decimal128(20, 0),
         DataType::Float16 => DataType::Float32,
-        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => DataType::Decimal128(*precision, *scale),
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
+            DataType::Decimal128(*precision, *scale)
+        }
         DataType::Decimal256(_, scale) => DataType::Decimal128(38, *scale),
         DataType::Dictionary(_, value) => wire_type(value).unwrap_or_else(|| value.as_ref().clone()),
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
@@ -152,7 +166,8 @@ fn to_wire(batch: &RecordBatch, schema: &SchemaRef) -> PgWireResult<RecordBatch>
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     // Nullability of expressions is sometimes told wrongly; the wire does not care.
     let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(|cause| error("XX000", cause.to_string()))
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
+        .map_err(|cause| error("XX000", cause.to_string()))
 }
 
 /// Rows of one batch.
@@ -196,7 +211,10 @@ impl Iterator for BatchRows {
 
 /// Rows whose query is given up when they are not asked for in time: a portal that a client forgot must not hold one of the engine's
 /// places.
-pub(crate) fn expiring(rows: BoxStream<'static, PgWireResult<DataRow>>, after: Duration) -> BoxStream<'static, PgWireResult<DataRow>> {
+pub(crate) fn expiring(
+    rows: BoxStream<'static, PgWireResult<DataRow>>,
+    after: Duration,
+) -> BoxStream<'static, PgWireResult<DataRow>> {
     let deadline = Instant::now() + after;
     let slot = Arc::new(Mutex::new(Some(rows)));
     let expired = slot.clone();
@@ -207,7 +225,10 @@ pub(crate) fn expiring(rows: BoxStream<'static, PgWireResult<DataRow>>, after: D
     let timer = AbortOnDrop(timer);
     stream::unfold((slot, timer), move |(slot, timer)| async move {
         let Some(mut rows) = slot.lock().take() else {
-            return Some((Err::<DataRow, PgWireError>(error("57014", "the portal was not read in time")), (slot, timer)));
+            return Some((
+                Err::<DataRow, PgWireError>(error("57014", "the portal was not read in time")),
+                (slot, timer),
+            ));
         };
         let next = rows.next().await;
         if Instant::now() < deadline {
@@ -233,4 +254,3 @@ pub(crate) async fn drain(mut batches: BoxStream<'static, PgWireResult<RecordBat
     }
     Ok(())
 }
-

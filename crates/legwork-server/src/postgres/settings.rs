@@ -177,7 +177,11 @@ pub(crate) fn set(set: &Set) -> PgWireResult<Option<Command>> {
             let Some((name, _, _)) = changeable(&name) else { return Ok(None) };
             let values: Vec<String> = values.iter().map(value_text).collect();
             let value = values.join(", ");
-            Ok(Some(if value.eq_ignore_ascii_case("default") { Command::Reset(name) } else { Command::Set(name, value) }))
+            Ok(Some(if value.eq_ignore_ascii_case("default") {
+                Command::Reset(name)
+            } else {
+                Command::Set(name, value)
+            }))
         }
         Set::SetTimeZone { value, .. } => Ok(Some(Command::Set("timezone", value_text(value)))),
         Set::SetNames { charset_name, .. } => Ok(Some(Command::Set("client_encoding", charset_name.value.clone()))),
@@ -202,7 +206,9 @@ pub(crate) fn reset(reset: &Reset) -> Option<Command> {
 fn value_text(value: &Expr) -> String {
     match value {
         Expr::Value(value) => match &value.value {
-            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) | Value::DoubleQuotedString(text) => text.clone(),
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) | Value::DoubleQuotedString(text) => {
+                text.clone()
+            }
             other => other.to_string(),
         },
         Expr::Identifier(name) => name.value.clone(),
@@ -214,7 +220,9 @@ fn value_text(value: &Expr) -> String {
 pub(crate) fn transaction(command: &Command, status: TransactionStatus) -> Option<(&'static str, TransactionStatus)> {
     match (command, status) {
         (Command::Begin, _) => Some(("BEGIN", status.to_in_transaction_state())),
-        (Command::Commit, TransactionStatus::Error) | (Command::Rollback, _) => Some(("ROLLBACK", TransactionStatus::Idle)),
+        (Command::Commit, TransactionStatus::Error) | (Command::Rollback, _) => {
+            Some(("ROLLBACK", TransactionStatus::Idle))
+        }
         (Command::Commit, _) => Some(("COMMIT", TransactionStatus::Idle)),
         (Command::RollbackToSavepoint, TransactionStatus::Error) => Some(("ROLLBACK", TransactionStatus::Transaction)),
         (Command::RollbackToSavepoint, _) => Some(("ROLLBACK", status)),

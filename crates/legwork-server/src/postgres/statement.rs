@@ -4,7 +4,9 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::sql::sqlparser::ast::{CloseCursor, Statement, Value, ValueWithSpan, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CloseCursor, Expr, Statement, Value, ValueWithSpan, VisitMut, VisitorMut,
+};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -20,6 +22,8 @@ use super::settings::{self, Command};
 const OPERATORS_MAX: usize = 2_000;
 /// For parsing, rewriting and printing trees of that depth: some 10 KiB a level in unoptimised builds.
 const STACK_BYTES: usize = 32 * 1024 * 1024;
+/// How pgjdbc asks whether a type is an array, and the same where functions are their names.
+const ARRAY_IN: (&str, &str) = ("'pg_catalog.array_in'::regproc", "'array_in'");
 /// Texts with fewer operators do without a stack of their own.
 const OPERATORS_SHALLOW: usize = 50;
 
@@ -76,12 +80,16 @@ impl SqlParser {
 
     /// The statements of a text, in order. *Errors:* 42601 for syntax, 54000 and 54001 beyond the bounds.
     pub(crate) fn parse(&self, sql: &str) -> PgWireResult<Vec<Work>> {
-        let parse = |sql: &str| self.compatible.parse(sql);
+        let parse = |sql: &str| self.compatible.parse(&sql.replace(ARRAY_IN.0, ARRAY_IN.1));
         self.with_statements(sql, parse, |statements| statements.into_iter().map(classify).collect())
     }
 
     /// Parses `sql`, one statement that [`Self::parse`] gave, changes it and prints it again.
-    pub(crate) fn rewrite(&self, sql: &str, change: impl FnOnce(&mut Statement) -> PgWireResult<()>) -> PgWireResult<String> {
+    pub(crate) fn rewrite(
+        &self,
+        sql: &str,
+        change: impl FnOnce(&mut Statement) -> PgWireResult<()>,
+    ) -> PgWireResult<String> {
         let parse = |sql: &str| Parser::parse_sql(&PostgreSqlDialect {}, sql);
         self.with_statements(sql, parse, |mut statements| {
             let statement = statements.first_mut().ok_or_else(|| error("42601", "the statement is empty"))?;
@@ -98,11 +106,15 @@ impl SqlParser {
         use_statements: impl FnOnce(Vec<Statement>) -> PgWireResult<T>,
     ) -> PgWireResult<T> {
         if sql.len() > self.sql_bytes_max {
-            return Err(error("54000", format!("the statement has {} bytes, the limit is {}", sql.len(), self.sql_bytes_max)));
+            return Err(error(
+                "54000",
+                format!("the statement has {} bytes, the limit is {}", sql.len(), self.sql_bytes_max),
+            ));
         }
         let n_operators = count_operators(sql)?;
         if n_operators > OPERATORS_MAX {
-            let message = format!("the statement has {n_operators} operators, the limit is {OPERATORS_MAX}: use lists or joins");
+            let message =
+                format!("the statement has {n_operators} operators, the limit is {OPERATORS_MAX}: use lists or joins");
             return Err(error("54001", message));
         }
         let work = || {
@@ -114,7 +126,8 @@ impl SqlParser {
 }
 
 fn count_operators(sql: &str) -> PgWireResult<usize> {
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().map_err(|cause| error("42601", cause.to_string()))?;
+    let tokens =
+        Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().map_err(|cause| error("42601", cause.to_string()))?;
     let chains = |token: &&Token| match token {
         Token::Word(word) => {
             word.quote_style.is_none()
@@ -157,7 +170,53 @@ pub(crate) fn engine_text(statement: &mut Statement) -> String {
     statement.to_string()
 }
 
+/// What clients ask of `pg_catalog`, in the terms of this one. Functions in `pg_type` are their names here, as PostgreSQL shows them, and
+/// none is a dash, where drivers compare with 0. Visible are the tables of `public`: the function that tells it sees a number only.
+fn adapt_catalog_questions(statement: &mut Statement) {
+    fn is_function(expr: &Expr) -> bool {
+        let name = match expr {
+            Expr::Identifier(name) => Some(name),
+            Expr::CompoundIdentifier(path) => path.last(),
+            _ => None,
+        };
+        const COLUMNS: [&str; 7] =
+            ["typinput", "typoutput", "typreceive", "typsend", "typmodin", "typmodout", "typanalyze"];
+        name.is_some_and(|name| COLUMNS.iter().any(|column| name.value.eq_ignore_ascii_case(column)))
+    }
+    fn visible(expr: &Expr) -> Option<Expr> {
+        let text = match expr {
+            Expr::Function(function) => function.to_string(),
+            _ => return None,
+        };
+        let called = text.strip_prefix("pg_catalog.").unwrap_or(&text);
+        let alias = called.strip_prefix("pg_table_is_visible(")?.strip_suffix(".oid)")?;
+        let condition = format!(
+            "{alias}.relnamespace IN (SELECT n_.oid FROM pg_catalog.pg_namespace n_ WHERE n_.nspname IN ('public', 'pg_catalog'))"
+        );
+        Parser::new(&PostgreSqlDialect {}).try_with_sql(&condition).and_then(|mut parser| parser.parse_expr()).ok()
+    }
+    struct Questions;
+    impl VisitorMut for Questions {
+        type Break = ();
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } = expr
+                && is_function(left)
+                && let Expr::Value(value) = right.as_mut()
+                && matches!(&value.value, Value::Number(number, _) if number.to_string() == "0")
+            {
+                value.value = Value::SingleQuotedString("-".to_owned());
+            }
+            if let Some(condition) = visible(expr) {
+                *expr = condition;
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = statement.visit(&mut Questions);
+}
+
 fn classify(mut statement: Statement) -> PgWireResult<Work> {
+    adapt_catalog_questions(&mut statement);
     let query = |statement: &mut Statement, tag| Ok(Work::Query { text: engine_text(statement), tag });
     match &mut statement {
         Statement::Query(_) => query(&mut statement, "SELECT"),
@@ -181,11 +240,15 @@ fn classify(mut statement: Statement) -> PgWireResult<Work> {
         },
         Statement::Copy { source, to, target, options, legacy_options, .. } => {
             if !*to {
-                return Err(error("25006", "this server is read-only: COPY ... TO STDOUT works, COPY ... FROM does not"));
+                return Err(error(
+                    "25006",
+                    "this server is read-only: COPY ... TO STDOUT works, COPY ... FROM does not",
+                ));
             }
             CopyOut::new(source, target, options, legacy_options).map(Work::Copy)
         }
-        _ => transaction(&statement).unwrap_or_else(|| Ok(Work::EngineCommand { text: engine_text(&mut statement), tag: "OK" })),
+        _ => transaction(&statement)
+            .unwrap_or_else(|| Ok(Work::EngineCommand { text: engine_text(&mut statement), tag: "OK" })),
     }
 }
 
@@ -206,12 +269,18 @@ fn transaction(statement: &Statement) -> Option<PgWireResult<Work>> {
         }
         Statement::Deallocate { name, .. } => Command::Deallocate(Some(name.value.clone())),
         Statement::Prepare { .. } | Statement::Execute { .. } => {
-            return Some(Err(unsupported("PREPARE and EXECUTE as SQL are not supported: use the protocol's own, as drivers do")));
+            return Some(Err(unsupported(
+                "PREPARE and EXECUTE as SQL are not supported: use the protocol's own, as drivers do",
+            )));
         }
         Statement::Declare { .. } | Statement::Fetch { .. } | Statement::Close { .. } => {
-            return Some(Err(unsupported("cursors in SQL are not supported: rows are streamed, or set the driver's fetch size")));
+            return Some(Err(unsupported(
+                "cursors in SQL are not supported: rows are streamed, or set the driver's fetch size",
+            )));
         }
-        Statement::LISTEN { .. } | Statement::NOTIFY { .. } => return Some(Err(unsupported("there are no notifications"))),
+        Statement::LISTEN { .. } | Statement::NOTIFY { .. } => {
+            return Some(Err(unsupported("there are no notifications")));
+        }
         _ => return None,
     };
     Some(Ok(Work::Local(command)))

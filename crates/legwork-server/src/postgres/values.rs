@@ -37,7 +37,8 @@ pub(crate) enum Scalar {
 impl Scalar {
     /// As an expression of SQL, of that type. *Errors:* 22P02 for a text that is not of the type.
     pub(crate) fn to_sql(&self, data_type: &DataType) -> PgWireResult<String> {
-        let invalid = |text: &str| error("22P02", format!("invalid input for a parameter of type {data_type}: {text:?}"));
+        let invalid =
+            |text: &str| error("22P02", format!("invalid input for a parameter of type {data_type}: {text:?}"));
         Ok(match (self, data_type) {
             (Scalar::Null, _) => cast("NULL", data_type),
             (Scalar::Int(value), DataType::Int64) => number(*value),
@@ -54,7 +55,8 @@ impl Scalar {
             (Scalar::Text(text), DataType::Utf8) => quoted(text)?,
             (Scalar::Bool(_), DataType::Boolean) | (Scalar::Float(_), DataType::Float64) => self.literal()?,
             (Scalar::List(items), DataType::List(item)) => {
-                let items = items.iter().map(|value| value.to_sql(item.data_type())).collect::<PgWireResult<Vec<_>>>()?;
+                let items =
+                    items.iter().map(|value| value.to_sql(item.data_type())).collect::<PgWireResult<Vec<_>>>()?;
                 cast(&format!("make_array({})", items.join(", ")), data_type)
             }
             (Scalar::Time(us), DataType::Timestamp(TimeUnit::Microsecond, _)) => cast(&number(*us), data_type),
@@ -132,7 +134,8 @@ pub(crate) fn decode_text(bytes: &[u8], data_type: &DataType) -> PgWireResult<Sc
 }
 
 fn decode_hex(hex: &str) -> PgWireResult<Vec<u8>> {
-    let digits: Option<Vec<u8>> = hex.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let digits: Option<Vec<u8>> =
+        hex.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     match digits {
         Some(digits) if digits.len() % 2 == 0 => Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()),
         _ => Err(error("22P02", "bytes in text format are \\x and pairs of hexadecimal digits")),
@@ -204,14 +207,19 @@ pub(crate) fn decode_binary(pg_type: &Type, bytes: &[u8]) -> PgWireResult<Scalar
         | Type::TIMESTAMP_ARRAY
         | Type::TIMESTAMPTZ_ARRAY
         | Type::UUID_ARRAY => Scalar::List(decode_array(bytes, &invalid)?),
-        _ => return Err(unsupported(format!("parameters of type {pg_type} are not supported in binary format: send them as text"))),
+        _ => {
+            return Err(unsupported(format!(
+                "parameters of type {pg_type} are not supported in binary format: send them as text"
+            )));
+        }
     })
 }
 
 /// Digits to the base 10,000 with weight, sign and scale.
 fn decode_numeric(bytes: &[u8]) -> Option<String> {
     let word = |idx: usize| bytes.get(idx * 2..idx * 2 + 2).map(|pair| i16::from_be_bytes([pair[0], pair[1]]));
-    let (n_digits, weight, sign, scale) = (usize::try_from(word(0)?).ok()?, word(1)?, word(2)?, usize::try_from(word(3)?).ok()?);
+    let (n_digits, weight, sign, scale) =
+        (usize::try_from(word(0)?).ok()?, word(1)?, word(2)?, usize::try_from(word(3)?).ok()?);
     if bytes.len() != 8 + 2 * n_digits {
         return None;
     }
@@ -309,7 +317,10 @@ mod tests {
     fn arrays_in_text() {
         let text = |value: &str| Scalar::Text(value.to_owned());
         assert_eq!(decode_array_text("{}").unwrap(), []);
-        assert_eq!(decode_array_text("{1,NULL,\"NULL\",\"a,\\\"b\"}").unwrap(), [text("1"), Scalar::Null, text("NULL"), text("a,\"b")]);
+        assert_eq!(
+            decode_array_text("{1,NULL,\"NULL\",\"a,\\\"b\"}").unwrap(),
+            [text("1"), Scalar::Null, text("NULL"), text("a,\"b")]
+        );
         assert!(decode_array_text("{{1},{2}}").is_err() && decode_array_text("1,2").is_err());
     }
 
