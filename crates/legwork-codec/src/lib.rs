@@ -2,3 +2,4 @@
 
 pub mod encode;
 pub mod files;
+pub mod registry_server;

@@ -456,3 +456,49 @@ fn recorded_tracks_are_read_whole() {
         r#"{"event_id":"","source":"","event_time":"2008-10-23T05:53:05Z","device_id":"001","lat":39.984094,"lon":116.319236}"#
     );
 }
+
+/// Rows a second by format: `cargo t legwork-codec -- --ignored --nocapture rows_a_second`.
+#[test]
+#[ignore = "a measurement"]
+fn rows_a_second() {
+    const N_ROWS: usize = 5_000_000;
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.path().join(name);
+    let (mut csv, mut json) = (String::from("device_id,event_time,lat,lon,speed_mps\n"), String::new());
+    for row in 0..N_ROWS {
+        let (device, time) =
+            (row % 10_000, chrono::DateTime::from_timestamp(1_700_000_000 + row as i64 / 700, 0).unwrap());
+        let (lat, lon, speed) =
+            (52.0 + (row % 977) as f64 / 1e4, 13.0 + (row % 1009) as f64 / 1e4, (row % 300) as f64 / 10.0);
+        let time = time.format("%Y-%m-%dT%H:%M:%SZ");
+        csv += &format!("dev-{device:05},{time},{lat:.6},{lon:.6},{speed:.1}\n");
+        json += &format!(
+            "{{\"device_id\":\"dev-{device:05}\",\"event_time\":\"{time}\",\"lat\":{lat:.6},\"lon\":{lon:.6},\"speed_mps\":{speed:.1}}}\n"
+        );
+    }
+    folder.write("a.csv", &csv);
+    folder.write("a.ndjson", &json);
+    let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    zip.write_all(csv.as_bytes()).unwrap();
+    folder.write("a.csv.gz", zip.finish().unwrap());
+    drop((csv, json));
+    let mut reader = FileReader::open(FileInput { batch_rows: N_ROWS, ..input(Kind::Gps, &path("a.csv")) }).unwrap();
+    let parts: Vec<RecordBatch> =
+        std::iter::from_fn(|| reader.next()).map(|batch| batch.unwrap().events.columns).collect();
+    let columns = arrow::compute::concat_batches(&Kind::Gps.schema(), &parts).unwrap();
+    parquet(&path("a.parquet"), &columns);
+    ocf(&path("a.avro"), &columns);
+    for name in ["a.csv", "a.csv.gz", "a.ndjson", "a.parquet", "a.avro"] {
+        let start = std::time::Instant::now();
+        let mut reader =
+            FileReader::open(FileInput { batch_rows: BATCH_ROWS, ..input(Kind::Gps, &path(name)) }).unwrap();
+        let n_rows: usize = std::iter::from_fn(|| reader.next()).map(|batch| batch.unwrap().events.n_rows()).sum();
+        assert_eq!(n_rows, N_ROWS);
+        eprintln!("{name}: {:.2} M rows/s", N_ROWS as f64 / start.elapsed().as_secs_f64() / 1e6);
+    }
+    let start = std::time::Instant::now();
+    let mut n_bytes = 0;
+    crate::encode::Encoder::new(Kind::Gps).encode(&columns, 1, &mut |_, body| n_bytes += body.len());
+    let rate = N_ROWS as f64 / start.elapsed().as_secs_f64() / 1e6;
+    eprintln!("Avro bodies written: {rate:.2} M rows/s, {} bytes each", n_bytes / N_ROWS);
+}
