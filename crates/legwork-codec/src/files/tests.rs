@@ -214,9 +214,9 @@ fn parquet_and_ocf_of_other_types() {
         | 2         | 2024-01-01T00:00:00.123Z | -1.0 | 2.0 |            |
         +-----------+--------------------------+------+-----+------------+
         rows [0, 1]
-        2: wrong_type: lat is no number: "{\"unit\":3,\"event_time\":\"1970-01-01T01:59:59.999+02:00\",\"lat\":\"south\",\"lon\":3}"
-        3: missing_field: device_id is needed and is missing: "{\"event_time\":\"1970-01-01T02:00:00.004+02:00\",\"lat\":\"4\",\"lon\":4}"
-        4: wrong_type: event_time is no time (RFC 3339, or microseconds as an integer): "{\"unit\":5,\"event_time\":\"ERROR: Cast error: Failed to convert 9223372036854775807 to datetime for Timestamp(ms, \"+02:00\")\",\"lat\":\"5\",\"lon\":5}"
+        2: wrong_type: lat is no number: "{\"unit\":3,\"event_time\":\"1969-12-31T23:59:59.999Z\",\"lat\":\"south\",\"lon\":3}"
+        3: missing_field: device_id is needed and is missing: "{\"event_time\":\"1970-01-01T00:00:00.004Z\",\"lat\":\"4\",\"lon\":4}"
+        4: wrong_type: event_time is no time (RFC 3339, or microseconds as an integer): "{\"unit\":5,\"event_time\":\"ERROR: Cast error: Failed to convert 9223372036854775807 to datetime for Timestamp(ms, \"UTC\")\",\"lat\":\"5\",\"lon\":5}"
     "#]].assert_eq(&shown(&all));
     let path = folder.0.path().join("foreign.avro");
     ocf(&path, &foreign());
@@ -434,6 +434,31 @@ proptest! {
         numbers.sort_unstable();
         prop_assert_eq!(&numbers, &(0..numbers.len() as i64).collect::<Vec<_>>());
         let _ = read(input(Kind::Gps, &folder.write("a.ndjson", &bytes)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn damaged_tables_are_refused_and_do_no_harm(flips in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4), keep in 0.1..1.0f64) {
+        let folder = Folder::new();
+        for (name, write) in [("a.avro", ocf as fn(&Path, &RecordBatch)), ("a.parquet", parquet)] {
+            let path = folder.0.path().join(name);
+            write(&path, &foreign());
+            let mut bytes = std::fs::read(&path).unwrap();
+            for (place, byte) in &flips {
+                let place = place.index(bytes.len());
+                bytes[place] = *byte;
+            }
+            // In half of the cases the whole file is kept.
+            bytes.truncate((bytes.len() as f64 * (keep * 2.0).min(1.0)) as usize);
+            std::fs::write(&path, bytes).unwrap();
+            let batches = FileReader::open(FileInput { map: map(&[("device_id", "unit")]), ..input(Kind::Gps, &path) });
+            if let Ok(mut reader) = batches {
+                while let Some(Ok(_)) = reader.next() {}
+                prop_assert!(reader.next().is_none());
+            }
+        }
     }
 }
 
