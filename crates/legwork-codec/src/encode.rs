@@ -213,19 +213,16 @@ pub fn encode_json(batch: &RecordBatch, row: usize) -> Vec<u8> {
 mod tests {
     use apache_avro::reader::datum::GenericDatumReader;
     use apache_avro::types::Value as Avro;
-    use num_bigint_like::amount;
     use proptest::prelude::*;
 
     use super::*;
     use crate::files::test_rows::{batch_of, rows};
 
     /// The unscaled number of an Avro decimal.
-    mod num_bigint_like {
-        pub(super) fn amount(decimal: &apache_avro::Decimal) -> i128 {
-            let bytes = Vec::<u8>::try_from(decimal).unwrap();
-            let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { -1i128 } else { 0 };
-            bytes.iter().fold(sign, |value, byte| (value << 8) | i128::from(*byte))
-        }
+    fn amount(decimal: &apache_avro::Decimal) -> i128 {
+        let bytes = Vec::<u8>::try_from(decimal).unwrap();
+        let sign = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) { -1i128 } else { 0 };
+        bytes.iter().fold(sign, |value, byte| (value << 8) | i128::from(*byte))
     }
 
     fn agree(array: &dyn Array, row: usize, nullable: bool, avro: &Avro) {

@@ -61,7 +61,8 @@ impl Lines {
             }
             let n_held = self.end - self.start;
             let was_never_closed = quotes.open && (self.at_end || n_held > QUOTED_BYTES_MAX);
-            if was_never_closed && (self.at_end || memchr::memchr(b'\n', &self.buffer[self.start..self.end]).is_some()) {
+            if was_never_closed && (self.at_end || memchr::memchr(b'\n', &self.buffer[self.start..self.end]).is_some())
+            {
                 return Ok(Some(self.first_physical_line()));
             }
             if n_held > LINE_BYTES_MAX {

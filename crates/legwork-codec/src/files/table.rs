@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -9,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow_avro::reader::ReaderBuilder;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
 use super::bind::{bind, may_be_absent};
 use super::builder::{Fault, good_rows};
@@ -40,12 +41,18 @@ impl TableRows {
         progress: Progress,
     ) -> Result<TableRows, FileError> {
         let corrupt = |error: parquet::errors::ParquetError| damaged(&target, "Parquet", error.to_string());
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(corrupt)?;
+        // Parquet's own types say enough, and reading a damaged Arrow schema beside them panics in arrow-ipc.
+        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let builder = guarded(&target, "Parquet", || {
+            ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).map_err(corrupt)
+        })?;
         let bound = bind(&target, map, &names(builder.schema()))?;
         let n_rows = builder.metadata().file_metadata().num_rows();
         let roots = roots(&bound);
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots.iter().copied());
-        let reader = builder.with_projection(mask).with_batch_size(target.batch_rows).build().map_err(corrupt)?;
+        let reader = guarded(&target, "Parquet", || {
+            builder.with_projection(mask).with_batch_size(target.batch_rows).build().map_err(corrupt)
+        })?;
         let progress = Some((progress, u64::try_from(n_rows).unwrap_or(0)));
         TableRows::new(target, "Parquet", Box::new(reader), &bound, &roots, progress)
     }
@@ -55,10 +62,12 @@ impl TableRows {
         target: Arc<Target>,
         map: &[(String, String)],
     ) -> Result<TableRows, FileError> {
-        let reader = ReaderBuilder::new()
-            .with_batch_size(target.batch_rows)
-            .build(BufReader::with_capacity(256 * 1024, bytes))
-            .map_err(|error| damaged(&target, "Avro", error.to_string()))?;
+        let reader = guarded(&target, "Avro", || {
+            ReaderBuilder::new()
+                .with_batch_size(target.batch_rows)
+                .build(BufReader::with_capacity(256 * 1024, bytes))
+                .map_err(|error| damaged(&target, "Avro", error.to_string()))
+        })?;
         let columns = names(&reader.schema());
         let bound = bind(&target, map, &columns)?;
         let all: Vec<usize> = (0..columns.len()).collect();
@@ -112,12 +121,15 @@ impl TableRows {
 impl RowSource for TableRows {
     fn next_batch(&mut self) -> Option<Result<FileBatch, FileError>> {
         loop {
-            let read = match self.batches.next()? {
+            let batches = &mut self.batches;
+            let (target, row) = (&self.target, self.next_row);
+            let read = guarded(target, self.format, || {
+                let read = batches.next().transpose();
+                read.map_err(|error| damaged(target, self.format, format!("behind row {row}: {error}")))
+            });
+            let read = match read.transpose()? {
                 Ok(read) => read,
-                Err(error) => {
-                    let detail = format!("behind row {}: {error}", self.next_row);
-                    return Some(Err(damaged(&self.target, self.format, detail)));
-                }
+                Err(error) => return Some(Err(error)),
             };
             if read.num_rows() == 0 {
                 continue;
@@ -129,6 +141,16 @@ impl RowSource for TableRows {
             return Some(batch);
         }
     }
+}
+
+/// Runs a library's code that panics over some damaged files. What it was working on is not used again.
+fn guarded<T>(
+    target: &Target,
+    format: &'static str,
+    run: impl FnOnce() -> Result<T, FileError>,
+) -> Result<T, FileError> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(damaged(target, format, "its reader gave up with a panic".to_owned())))
 }
 
 fn damaged(target: &Target, format: &'static str, detail: String) -> FileError {

@@ -214,9 +214,9 @@ fn parquet_and_ocf_of_other_types() {
         | 2         | 2024-01-01T00:00:00.123Z | -1.0 | 2.0 |            |
         +-----------+--------------------------+------+-----+------------+
         rows [0, 1]
-        2: wrong_type: lat is no number: "{\"unit\":3,\"event_time\":\"1970-01-01T01:59:59.999+02:00\",\"lat\":\"south\",\"lon\":3}"
-        3: missing_field: device_id is needed and is missing: "{\"event_time\":\"1970-01-01T02:00:00.004+02:00\",\"lat\":\"4\",\"lon\":4}"
-        4: wrong_type: event_time is no time (RFC 3339, or microseconds as an integer): "{\"unit\":5,\"event_time\":\"ERROR: Cast error: Failed to convert 9223372036854775807 to datetime for Timestamp(ms, \"+02:00\")\",\"lat\":\"5\",\"lon\":5}"
+        2: wrong_type: lat is no number: "{\"unit\":3,\"event_time\":\"1969-12-31T23:59:59.999Z\",\"lat\":\"south\",\"lon\":3}"
+        3: missing_field: device_id is needed and is missing: "{\"event_time\":\"1970-01-01T00:00:00.004Z\",\"lat\":\"4\",\"lon\":4}"
+        4: wrong_type: event_time is no time (RFC 3339, or microseconds as an integer): "{\"unit\":5,\"event_time\":\"ERROR: Cast error: Failed to convert 9223372036854775807 to datetime for Timestamp(ms, \"UTC\")\",\"lat\":\"5\",\"lon\":5}"
     "#]].assert_eq(&shown(&all));
     let path = folder.0.path().join("foreign.avro");
     ocf(&path, &foreign());
@@ -437,6 +437,31 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn damaged_tables_are_refused_and_do_no_harm(flips in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4), keep in 0.1..1.0f64) {
+        let folder = Folder::new();
+        for (name, write) in [("a.avro", ocf as fn(&Path, &RecordBatch)), ("a.parquet", parquet)] {
+            let path = folder.0.path().join(name);
+            write(&path, &foreign());
+            let mut bytes = std::fs::read(&path).unwrap();
+            for (place, byte) in &flips {
+                let place = place.index(bytes.len());
+                bytes[place] = *byte;
+            }
+            // In half of the cases the whole file is kept.
+            bytes.truncate((bytes.len() as f64 * (keep * 2.0).min(1.0)) as usize);
+            std::fs::write(&path, bytes).unwrap();
+            let batches = FileReader::open(FileInput { map: map(&[("device_id", "unit")]), ..input(Kind::Gps, &path) });
+            if let Ok(mut reader) = batches {
+                while let Some(Ok(_)) = reader.next() {}
+                prop_assert!(reader.next().is_none());
+            }
+        }
+    }
+}
+
 /// Recorded tracks that lie beside the project during its development and are not part of it.
 #[test]
 fn recorded_tracks_are_read_whole() {
@@ -455,4 +480,50 @@ fn recorded_tracks_are_read_whole() {
         json,
         r#"{"event_id":"","source":"","event_time":"2008-10-23T05:53:05Z","device_id":"001","lat":39.984094,"lon":116.319236}"#
     );
+}
+
+/// Rows a second by format: `cargo t legwork-codec -- --ignored --nocapture rows_a_second`.
+#[test]
+#[ignore = "a measurement"]
+fn rows_a_second() {
+    const N_ROWS: usize = 5_000_000;
+    let folder = Folder::new();
+    let path = |name: &str| folder.0.path().join(name);
+    let (mut csv, mut json) = (String::from("device_id,event_time,lat,lon,speed_mps\n"), String::new());
+    for row in 0..N_ROWS {
+        let (device, time) =
+            (row % 10_000, chrono::DateTime::from_timestamp(1_700_000_000 + row as i64 / 700, 0).unwrap());
+        let (lat, lon, speed) =
+            (52.0 + (row % 977) as f64 / 1e4, 13.0 + (row % 1009) as f64 / 1e4, (row % 300) as f64 / 10.0);
+        let time = time.format("%Y-%m-%dT%H:%M:%SZ");
+        csv += &format!("dev-{device:05},{time},{lat:.6},{lon:.6},{speed:.1}\n");
+        json += &format!(
+            "{{\"device_id\":\"dev-{device:05}\",\"event_time\":\"{time}\",\"lat\":{lat:.6},\"lon\":{lon:.6},\"speed_mps\":{speed:.1}}}\n"
+        );
+    }
+    folder.write("a.csv", &csv);
+    folder.write("a.ndjson", &json);
+    let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    zip.write_all(csv.as_bytes()).unwrap();
+    folder.write("a.csv.gz", zip.finish().unwrap());
+    drop((csv, json));
+    let mut reader = FileReader::open(FileInput { batch_rows: N_ROWS, ..input(Kind::Gps, &path("a.csv")) }).unwrap();
+    let parts: Vec<RecordBatch> =
+        std::iter::from_fn(|| reader.next()).map(|batch| batch.unwrap().events.columns).collect();
+    let columns = arrow::compute::concat_batches(&Kind::Gps.schema(), &parts).unwrap();
+    parquet(&path("a.parquet"), &columns);
+    ocf(&path("a.avro"), &columns);
+    for name in ["a.csv", "a.csv.gz", "a.ndjson", "a.parquet", "a.avro"] {
+        let start = std::time::Instant::now();
+        let mut reader =
+            FileReader::open(FileInput { batch_rows: BATCH_ROWS, ..input(Kind::Gps, &path(name)) }).unwrap();
+        let n_rows: usize = std::iter::from_fn(|| reader.next()).map(|batch| batch.unwrap().events.n_rows()).sum();
+        assert_eq!(n_rows, N_ROWS);
+        eprintln!("{name}: {:.2} M rows/s", N_ROWS as f64 / start.elapsed().as_secs_f64() / 1e6);
+    }
+    let start = std::time::Instant::now();
+    let mut n_bytes = 0;
+    crate::encode::Encoder::new(Kind::Gps).encode(&columns, 1, &mut |_, body| n_bytes += body.len());
+    let rate = N_ROWS as f64 / start.elapsed().as_secs_f64() / 1e6;
+    eprintln!("Avro bodies written: {rate:.2} M rows/s, {} bytes each", n_bytes / N_ROWS);
 }

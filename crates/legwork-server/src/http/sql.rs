@@ -45,19 +45,13 @@ pub(crate) async fn query(State(state): State<Arc<HttpState>>, request: Request)
         let known: Vec<&str> = Format::ALL.iter().map(|format| format.media_type()).collect();
         return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, format!("results come as {}", known.join(", "))));
     };
-<<<<<<< HEAD
     let question = read_question(&parts.headers, body, state.sql_bytes_max).await?;
     let session = state.engine.session();
     if let Some(as_of) = question.as_of {
         session.query(&format!("SET legwork.as_of = '{}'", as_of.replace('\'', "''"))).await?;
     }
     let result = session.query(&question.sql).await?;
-    let mut batches = result.batches;
-=======
-    let sql = read_sql(&parts.headers, body, state.sql_bytes_max).await?;
-    let result = state.engine.session().query(&sql).await?;
     let mut batches = result.batches.fuse();
->>>>>>> 0a452fad4f109161d2a6e7c626e5e55705392f14
     // The first batch before the status: most errors are known by then.
     let first = batches.next().await.transpose()?;
     let encoder = Encoder::new(format, &result.schema).map_err(not_this_format)?;
