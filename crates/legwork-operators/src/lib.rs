@@ -3,6 +3,8 @@
 //! Each is a function of the *set* of events it accepted: not of their order of arrival, of how they were cut into batches, of the
 //! wall clock, of other topics or of reference data. At every moment its tables equal the batch answer over those events.
 
+pub mod track;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
