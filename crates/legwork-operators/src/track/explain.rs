@@ -1,0 +1,91 @@
+//! Ping by ping: what was counted and why.
+
+use crate::track::fold::{Decision, Journal, Share};
+use crate::track::ping::Ping;
+
+/// A ping with what it adds to its row. The shares of a row's pings, added in order, are the row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Explained {
+    pub(crate) ping: Ping,
+    pub(crate) raw_m: f64,
+    pub(crate) decision: Decision,
+    pub(crate) share: Share,
+    /// Time since the last kept fix.
+    leg_us: i64,
+}
+
+impl Explained {
+    pub(crate) fn is_kept(&self) -> bool {
+        !matches!(self.decision, Decision::Invalid | Decision::Mock | Decision::Accuracy | Decision::Speed)
+    }
+}
+
+/// Writes down what the fold decides, and corrects it where the fold takes something back.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    pub(crate) pings: Vec<Explained>,
+    /// Position of the cluster's first fix.
+    cluster: usize,
+    /// Position of the anchor.
+    anchor: usize,
+}
+
+impl Trace {
+    fn position(&self, time_us: i64) -> Option<usize> {
+        self.pings.binary_search_by_key(&time_us, |explained| explained.ping.time_us).ok()
+    }
+}
+
+impl Journal for Trace {
+    fn ping(&mut self, ping: &Ping, raw_m: f64) {
+        self.pings.push(Explained {
+            ping: *ping,
+            raw_m,
+            decision: Decision::Invalid,
+            share: Share::default(),
+            leg_us: 0,
+        });
+    }
+
+    fn decided(&mut self, decision: Decision, share: Share, leg_us: i64) {
+        if let Some(last) = self.pings.last_mut() {
+            (last.decision, last.share, last.leg_us) = (decision, share, leg_us);
+        }
+    }
+
+    fn rejected(&mut self, time_us: i64) {
+        if let Some(at) = self.position(time_us) {
+            (self.pings[at].decision, self.pings[at].share) = (Decision::Speed, Share::default());
+        }
+    }
+
+    fn cluster(&mut self, start_us: i64) {
+        let at = self.position(start_us).unwrap_or(0);
+        (self.cluster, self.anchor) = (at, at);
+    }
+
+    fn counted(&mut self) {
+        let last = self.pings.len() - 1;
+        for between in self.pings[..last].iter_mut().skip(self.anchor + 1) {
+            if between.decision == Decision::Jitter {
+                between.share.still_us = 0;
+            }
+        }
+        self.anchor = last;
+    }
+
+    fn settled(&mut self, time_us: i64) {
+        if let Some(at) = self.position(time_us) {
+            self.anchor = at;
+        }
+    }
+
+    fn stay(&mut self) {
+        for member in self.pings.iter_mut().skip(self.cluster + 1).filter(|e| e.is_kept()) {
+            member.share = Share { still_us: member.leg_us, ..Share::default() };
+            if member.decision != Decision::Gap {
+                member.decision = Decision::Stay;
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The track of each device: how far it really travelled, where it stood, where it is.
+//!
+//! The rules, in event-time order over the pings of a device, unique by time (of two with the same time the larger by sent time, then
+//! content, stays):
+//!
+//! 1. Pings at 0, 0 or of negative accuracy, mock ones, and those of worse accuracy than `accuracy_m_max` are left out.
+//! 2. A fix reached and left at an impossible speed is an outlier and left out. Speeds are those from the last fix kept and to the next.
+//! 3. A leg that took longer than `gap_max`, or is impossible though its fix was kept, is no travel. Where its ends, or its end and the
+//!    centre of the stay, lie within `stay_radius_m`, the device stood still; otherwise its chord is a gap.
+//! 4. Fixes within `stay_radius_m` (or their own blur, `anchor_accuracy_factor` times accuracy) of the first of them form a cluster.
+//!    Once it has lasted `stay_min` it is a stay, whose fixes count no metres; its centre is then the mean of its fixes.
+//! 5. Outside of stays, a fix farther from the anchor than its gate (`anchor_m_min` or its blur) is movement: the leg from the anchor
+//!    counts, with all the time since, and the fix is the new anchor. So is the fix that leaves its cluster. Other time is standing still.
+//!
+//! What lives here: the fold over pings, the pings themselves, and the rows. What does not: who carries the device, where accounts are.
+
+mod block;
+mod config;
+mod device;
+mod explain;
+mod fold;
+mod input;
+mod lookup;
+mod names;
+mod ping;
+mod place;
+mod rows;
+mod tables;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use legwork_types::time::{LaneClock, TimeConfig};
+use legwork_types::{EventBatch, Lookup, Table, TableSnapshot, Verdicts};
+
+pub use config::TrackConfig;
+
+use crate::Operator;
+use crate::track::block::Blocks;
+use crate::track::device::Taken;
+use crate::track::fold::Params;
+use crate::track::input::Columns;
+use crate::track::names::Interner;
+use crate::track::tables::TrackSnapshot;
+
+/// The tables that the track fills.
+const TABLES: [Table; 5] =
+    [Table::DeviceMovement, Table::RepPositions, Table::Stays, Table::Trips, Table::DeviceCoverage];
+
+/// The track operator.
+#[derive(Debug)]
+pub struct Track {
+    time: TimeConfig,
+    params: Params,
+    devices: Interner,
+    reps: Interner,
+    blocks: Blocks,
+}
+
+impl Track {
+    /// An operator that has seen nothing.
+    pub fn new(time: TimeConfig, config: TrackConfig) -> Track {
+        let params = Params { track: config, window_us: time.window_us };
+        Track { time, params, devices: Interner::default(), reps: Interner::default(), blocks: Blocks::default() }
+    }
+}
+
+impl Operator for Track {
+    fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
+        let columns = Columns::of(events);
+        let mut verdicts = Verdicts::default();
+        let mut unsettled = Vec::new();
+        for row in 0..events.n_rows() {
+            let id = self.devices.intern(columns.device(row));
+            let ping = columns.ping(row, &mut self.reps);
+            let device = self.blocks.get_mut(id);
+            let taken = device.take(&self.params, self.time.late_horizon_us, self.reps.names(), ping, clock.revision);
+            match taken {
+                Taken::InOrder => {}
+                Taken::Reordered => {
+                    verdicts.n_reordered += u64::from(device.newest().is_some_and(|p| p.time_us > ping.time_us));
+                    unsettled.push(id);
+                }
+                Taken::Refused(verdict) => verdicts.refused.push((row as u32, verdict)),
+            }
+            device.lane_then_us = clock.newest_us;
+        }
+        unsettled.sort_unstable();
+        unsettled.dedup();
+        for id in unsettled {
+            self.blocks.get_mut(id).settle(&self.params, clock.revision);
+        }
+        verdicts
+    }
+
+    fn tables(&self) -> Vec<&'static str> {
+        TABLES.iter().map(|table| table.name()).collect()
+    }
+
+    fn snapshot(&mut self, table: &str, clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
+        let table = *TABLES.iter().find(|known| known.name() == table)?;
+        let (devices, reps) = (self.devices.names().clone(), self.reps.names().clone());
+        let snapshot =
+            TrackSnapshot::new(table, self.params, self.time, *clock, self.blocks.list.clone(), devices, reps);
+        Some(Arc::new(snapshot))
+    }
+
+    fn lookup(&mut self, lookup: &Lookup, _clock: &LaneClock) -> Option<RecordBatch> {
+        let answer = match lookup.table.as_str() {
+            "explain_track" => lookup::explain_track,
+            "track_at" => lookup::track_at,
+            _ => return None,
+        };
+        let device = self.devices.find(&lookup.key).map(|id| self.blocks.get(id));
+        Some(answer(lookup, device, &self.params, self.reps.names()))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.devices.memory_bytes() + self.reps.memory_bytes() + self.blocks.memory_bytes()
+    }
+}

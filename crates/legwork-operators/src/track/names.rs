@@ -1,0 +1,116 @@
+//! Device and rep names as dense ids.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+/// Names in a segment, so that appending while a snapshot is read copies little.
+const SEGMENT_LEN: usize = 1024;
+
+#[derive(Clone, Debug, Default)]
+struct Segment {
+    text: String,
+    ends: Vec<u32>,
+}
+
+impl Segment {
+    fn get(&self, idx: usize) -> &str {
+        let start = if idx == 0 { 0 } else { self.ends[idx - 1] as usize };
+        &self.text[start..self.ends[idx] as usize]
+    }
+}
+
+/// Names by id; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    segments: Vec<Arc<Segment>>,
+}
+
+impl Names {
+    #[inline]
+    pub(crate) fn get(&self, id: u32) -> &str {
+        self.segments[id as usize / SEGMENT_LEN].get(id as usize % SEGMENT_LEN)
+    }
+
+    fn len(&self) -> usize {
+        self.segments.last().map_or(0, |last| (self.segments.len() - 1) * SEGMENT_LEN + last.ends.len())
+    }
+
+    fn push(&mut self, name: &str) -> u32 {
+        let id = self.len();
+        if id.is_multiple_of(SEGMENT_LEN) {
+            if let Some(full) = self.segments.last_mut().and_then(Arc::get_mut) {
+                full.text.shrink_to_fit();
+            }
+            self.segments.push(Arc::new(Segment { text: String::new(), ends: Vec::with_capacity(16) }));
+        }
+        let segment = Arc::make_mut(self.segments.last_mut().expect("a segment was pushed"));
+        segment.text.push_str(name);
+        segment.ends.push(u32::try_from(segment.text.len()).expect("names of a segment take less than 4 GiB"));
+        u32::try_from(id).expect("fewer than 4 billion names")
+    }
+}
+
+/// Gives each name an id, in the order of first sight.
+#[derive(Debug, Default)]
+pub(crate) struct Interner {
+    names: Names,
+    ids: HashTable<u32>,
+    hasher: FixedState,
+    last: Option<u32>,
+}
+
+impl Interner {
+    pub(crate) fn intern(&mut self, name: &str) -> u32 {
+        if let Some(last) = self.last.filter(|&last| self.names.get(last) == name) {
+            return last;
+        }
+        let (names, hasher) = (&self.names, &self.hasher);
+        let hash = hasher.hash_one(name);
+        let found = self.ids.find(hash, |&id| names.get(id) == name).copied();
+        let id = found.unwrap_or_else(|| {
+            let id = self.names.push(name);
+            let names = &self.names;
+            self.ids.insert_unique(hash, id, |&id| hasher.hash_one(names.get(id)));
+            id
+        });
+        self.last = Some(id);
+        id
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<u32> {
+        self.ids.find(self.hasher.hash_one(name), |&id| self.names.get(id) == name).copied()
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let text: usize = self.names.segments.iter().map(|s| s.text.capacity() + s.ends.capacity() * 4 + 64).sum();
+        text + self.ids.capacity() * 5
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_dense_and_stable() {
+        let mut interner = Interner::default();
+        let names: Vec<String> = (0..3000).map(|i| format!("device-{i}")).collect();
+        for round in 0..2 {
+            for (i, name) in names.iter().enumerate() {
+                assert_eq!(interner.intern(name), i as u32, "round {round}");
+            }
+        }
+        let frozen = interner.names().clone();
+        assert_eq!(interner.intern(""), 3000);
+        assert_eq!(interner.find("device-2999"), Some(2999));
+        assert_eq!(interner.find("other"), None);
+        assert_eq!((frozen.get(1024), frozen.len(), interner.names().get(3000)), ("device-1024", 3000, ""));
+    }
+}

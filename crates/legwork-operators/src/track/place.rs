@@ -1,0 +1,70 @@
+//! Positions, and the distance between two of them when most are close to each other.
+
+use legwork_types::geo::{EARTH_RADIUS_M, haversine_m};
+
+/// Half angles below this are computed by series, radians; legs of up to some 60 km.
+const SERIES_HALF_ANGLE_MAX: f64 = 0.005;
+
+/// A position in degrees, with the cosine of its latitude: each takes part in several legs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Place {
+    pub(crate) lat: f64,
+    pub(crate) lon: f64,
+    cos_lat: f64,
+}
+
+impl Place {
+    #[inline]
+    pub(crate) fn new(lat: f64, lon: f64) -> Place {
+        Place { lat, lon, cos_lat: lat.to_radians().cos() }
+    }
+
+    /// Great-circle distance, metres, as [`haversine_m`] up to rounding: the differences of angles are formed in the same way, and
+    /// the first term that the series leave out is below 1e-17 of the result.
+    #[inline]
+    pub(crate) fn distance_m(&self, other: &Place) -> f64 {
+        let half_dphi = (other.lat.to_radians() - self.lat.to_radians()) * 0.5;
+        let half_dlambda = (other.lon - self.lon).to_radians() * 0.5;
+        if half_dphi.abs() >= SERIES_HALF_ANGLE_MAX || half_dlambda.abs() >= SERIES_HALF_ANGLE_MAX {
+            return haversine_m(self.lat, self.lon, other.lat, other.lon);
+        }
+        let (sin_phi, sin_lambda) = (sin_small(half_dphi), sin_small(half_dlambda));
+        let h = sin_phi * sin_phi + self.cos_lat * other.cos_lat * sin_lambda * sin_lambda;
+        2.0 * EARTH_RADIUS_M * asin_small(h)
+    }
+}
+
+/// sin x for small x, Taylor to x^7.
+#[inline]
+fn sin_small(x: f64) -> f64 {
+    let x2 = x * x;
+    x * (1.0 - x2 * (1.0 / 6.0 - x2 * (1.0 / 120.0 - x2 / 5040.0)))
+}
+
+/// asin sqrt h for small h, Taylor to h^(7/2).
+#[inline]
+fn asin_small(h: f64) -> f64 {
+    h.sqrt() * (1.0 + h * (1.0 / 6.0 + h * (3.0 / 40.0 + h * (15.0 / 336.0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_haversine(lat in -90.0f64..90.0, lon in -180.0f64..180.0, scale in 1e-7f64..2.0, dlat in -1.0f64..1.0, dlon in -1.0f64..1.0) {
+            let (lat_b, lon_b) = ((lat + dlat * scale).clamp(-90.0, 90.0), (lon + dlon * scale).clamp(-180.0, 180.0));
+            let exact = haversine_m(lat, lon, lat_b, lon_b);
+            let short = Place::new(lat, lon).distance_m(&Place::new(lat_b, lon_b));
+            prop_assert!((exact - short).abs() <= exact * 1e-12, "{exact} {short}");
+        }
+    }
+
+    #[test]
+    fn no_distance_to_itself() {
+        assert_eq!(Place::new(52.5, 13.4).distance_m(&Place::new(52.5, 13.4)), 0.0);
+    }
+}

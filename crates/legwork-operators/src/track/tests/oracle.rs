@@ -1,0 +1,379 @@
+//! A naive track: all events sorted, whole passes over lists, nothing kept between calls. Written from the rules, not from the operator.
+
+use std::collections::BTreeMap;
+
+use legwork_types::geo::haversine_m;
+use legwork_types::time::{TimeConfig, window_start};
+
+use super::Event;
+use crate::track::TrackConfig;
+
+/// What the fixes of a row add up to: n_pings, raw_m, distance_m, gap_m, moving, still, gap (us), speed max, first, last,
+/// n_filtered_accuracy, n_filtered_speed, n_filtered_mock, odometer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Movement {
+    pub(super) n_pings: i64,
+    pub(super) raw_m: f64,
+    pub(super) distance_m: f64,
+    pub(super) gap_m: f64,
+    pub(super) moving_us: i64,
+    pub(super) still_us: i64,
+    pub(super) gap_us: i64,
+    pub(super) speed_max: Option<f32>,
+    pub(super) first_us: i64,
+    pub(super) last_us: i64,
+    pub(super) n_accuracy: i64,
+    pub(super) n_speed: i64,
+    pub(super) n_mock: i64,
+    pub(super) odometer_m: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Stay {
+    pub(super) start_us: i64,
+    pub(super) end_us: Option<i64>,
+    pub(super) lat: f64,
+    pub(super) lon: f64,
+    pub(super) n_pings: i64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Trip {
+    pub(super) start_us: i64,
+    pub(super) end_us: i64,
+    pub(super) distance_m: f64,
+}
+
+/// Rows of one device.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answer {
+    pub(super) movement: BTreeMap<(i64, Option<String>), Movement>,
+    pub(super) stays: Vec<Stay>,
+    pub(super) trips: Vec<Trip>,
+    pub(super) newest: Option<Event>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Kept,
+    Invalid,
+    Mock,
+    Accuracy,
+    Speed,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Part {
+    distance_m: f64,
+    gap_m: f64,
+    moving_us: i64,
+    still_us: i64,
+    gap_us: i64,
+}
+
+fn metres(a: &Event, b: &Event) -> f64 {
+    haversine_m(a.lat, a.lon, b.lat, b.lon)
+}
+
+/// Larger by (sent time, then content) stays; content as the tables show it, missing values first.
+fn beats(a: &Event, b: &Event) -> bool {
+    let key = |e: &Event| {
+        let f32s = |v: Option<f32>| v.map(f64::from);
+        (
+            e.sent_us,
+            [Some(e.lat), Some(e.lon), f32s(e.accuracy_m), f32s(e.speed_mps)],
+            e.mock.unwrap_or(false),
+            e.odometer_m,
+            e.rep.clone(),
+            f32s(e.battery_pct),
+        )
+    };
+    key(a).partial_cmp(&key(b)).unwrap().is_gt()
+}
+
+/// The answer for one device over all its events.
+pub(super) fn answer(events: &[Event], config: &TrackConfig, time: &TimeConfig) -> Answer {
+    let mut unique: BTreeMap<i64, Event> = BTreeMap::new();
+    for event in events {
+        match unique.get(&event.time_us) {
+            Some(held) if !beats(event, held) => {}
+            _ => {
+                unique.insert(event.time_us, event.clone());
+            }
+        }
+    }
+    let pings: Vec<Event> = unique.into_values().collect();
+    let fates = fates(&pings, config);
+    let kept: Vec<usize> = (0..pings.len()).filter(|&i| fates[i] == Fate::Kept).collect();
+    let mut parts = vec![Part::default(); pings.len()];
+    let fixes: Vec<&Event> = kept.iter().map(|&i| &pings[i]).collect();
+    let mut walk = Walk { fixes, config, parts: vec![Part::default(); kept.len()], stays: vec![], trips: vec![] };
+    walk.all();
+    for (at, &ping) in kept.iter().enumerate() {
+        parts[ping] = walk.parts[at];
+    }
+    let (stays, trips) = (walk.stays, walk.trips);
+    Answer { movement: movement(&pings, &fates, &parts, time), stays, trips, newest: pings.last().cloned() }
+}
+
+fn fates(pings: &[Event], config: &TrackConfig) -> Vec<Fate> {
+    let mut fates: Vec<Fate> = Vec::new();
+    for ping in pings {
+        let accuracy_m = ping.accuracy_m.map_or(0.0, f64::from);
+        fates.push(if (ping.lat == 0.0 && ping.lon == 0.0) || accuracy_m < 0.0 {
+            Fate::Invalid
+        } else if ping.mock == Some(true) {
+            Fate::Mock
+        } else if accuracy_m > config.accuracy_m_max {
+            Fate::Accuracy
+        } else {
+            Fate::Kept
+        });
+    }
+    let good: Vec<usize> = (0..pings.len()).filter(|&i| fates[i] == Fate::Kept).collect();
+    let too_fast = |a: usize, b: usize| is_too_fast(&pings[a], &pings[b], config);
+    let mut last_kept: Option<usize> = None;
+    for (at, &ping) in good.iter().enumerate() {
+        let next = good.get(at + 1);
+        if let (Some(last), Some(&next)) = (last_kept, next)
+            && too_fast(last, ping)
+            && too_fast(ping, next)
+        {
+            fates[ping] = Fate::Speed;
+        } else {
+            last_kept = Some(ping);
+        }
+    }
+    fates
+}
+
+fn is_too_fast(a: &Event, b: &Event, config: &TrackConfig) -> bool {
+    metres(a, b) * 1e6 > config.speed_mps_max * (b.time_us - a.time_us) as f64
+}
+
+struct Walk<'a> {
+    fixes: Vec<&'a Event>,
+    config: &'a TrackConfig,
+    parts: Vec<Part>,
+    stays: Vec<Stay>,
+    trips: Vec<Trip>,
+}
+
+/// How a cluster that begins at some fix goes on.
+enum Outcome {
+    /// A stay as of this fix.
+    Stay(usize),
+    /// The next fix is out of reach.
+    Left(usize),
+    /// A gap lies before this fix.
+    Gap(usize),
+    /// Standing still over a gap, out of reach of the cluster: a cluster of its own from the fix before.
+    Still(usize),
+    /// The end of the events.
+    End,
+}
+
+impl Walk<'_> {
+    fn blur_m(&self, i: usize) -> f64 {
+        self.config.anchor_accuracy_factor * self.fixes[i].accuracy_m.map_or(0.0, f64::from)
+    }
+
+    fn reach_m(&self, i: usize) -> f64 {
+        self.config.stay_radius_m.max(self.blur_m(i))
+    }
+
+    fn leg_us(&self, i: usize) -> i64 {
+        self.fixes[i].time_us - self.fixes[i - 1].time_us
+    }
+
+    fn is_too_fast(&self, i: usize) -> bool {
+        is_too_fast(self.fixes[i - 1], self.fixes[i], self.config)
+    }
+
+    fn is_break(&self, i: usize) -> bool {
+        self.is_too_fast(i) || self.leg_us(i) > self.config.gap_max_us
+    }
+
+    fn is_near(&self, i: usize) -> bool {
+        metres(self.fixes[i - 1], self.fixes[i]) <= self.config.stay_radius_m
+    }
+
+    fn outcome(&self, start: usize) -> Outcome {
+        for i in start + 1..self.fixes.len() {
+            let is_within = metres(self.fixes[start], self.fixes[i]) <= self.reach_m(i);
+            if self.is_break(i) && !self.is_near(i) {
+                return Outcome::Gap(i);
+            }
+            if !is_within {
+                return if self.is_break(i) { Outcome::Still(i) } else { Outcome::Left(i) };
+            }
+            let has_lasted = self.fixes[i].time_us - self.fixes[start].time_us >= self.config.stay_min_us;
+            if has_lasted && !self.is_too_fast(i) {
+                return Outcome::Stay(i);
+            }
+        }
+        Outcome::End
+    }
+
+    fn all(&mut self) {
+        let n_fixes = self.fixes.len();
+        let mut start = 0;
+        let mut trip = 0;
+        while start < n_fixes {
+            match self.outcome(start) {
+                Outcome::Stay(_) => {
+                    self.trip(trip, start);
+                    let end = self.stay(start);
+                    if end == n_fixes {
+                        return;
+                    }
+                    trip = if self.is_break(end) { end } else { end - 1 };
+                    start = end;
+                }
+                Outcome::Left(i) => {
+                    let anchor = self.gates(start, i - 1);
+                    self.count(anchor, i);
+                    start = i;
+                }
+                Outcome::Gap(i) => {
+                    self.gates(start, i - 1);
+                    self.gap(i);
+                    self.trip(trip, i - 1);
+                    (start, trip) = (i, i);
+                }
+                Outcome::Still(i) => {
+                    self.gates(start, i - 1);
+                    start = i - 1;
+                }
+                Outcome::End => {
+                    self.gates(start, n_fixes - 1);
+                    self.trip(trip, n_fixes - 1);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn gap(&mut self, i: usize) {
+        self.parts[i].gap_m = metres(self.fixes[i - 1], self.fixes[i]);
+        self.parts[i].gap_us = self.leg_us(i);
+    }
+
+    /// Movement from the anchor to this fix: what lay between was no standing still.
+    fn count(&mut self, anchor: usize, i: usize) {
+        for between in &mut self.parts[anchor + 1..=i] {
+            *between = Part::default();
+        }
+        self.parts[i].distance_m = metres(self.fixes[anchor], self.fixes[i]);
+        self.parts[i].moving_us = self.fixes[i].time_us - self.fixes[anchor].time_us;
+    }
+
+    /// Anchors from `start` to `end`, both in one cluster; gives the last anchor.
+    fn gates(&mut self, start: usize, end: usize) -> usize {
+        let mut anchor = start;
+        for i in start + 1..=end {
+            let gate_m = self.config.anchor_m_min.max(self.blur_m(i));
+            if self.is_break(i) {
+                self.parts[i].still_us = self.leg_us(i);
+                anchor = i;
+            } else if metres(self.fixes[anchor], self.fixes[i]) > gate_m {
+                self.count(anchor, i);
+                anchor = i;
+            } else {
+                self.parts[i].still_us = self.leg_us(i);
+            }
+        }
+        anchor
+    }
+
+    /// A stay; gives the first fix behind it.
+    fn stay(&mut self, start: usize) -> usize {
+        let Outcome::Stay(recognised) = self.outcome(start) else { unreachable!() };
+        let mut members: Vec<usize> = (start..=recognised).collect();
+        let mut end = recognised + 1;
+        let mut leaving = None;
+        while end < self.fixes.len() {
+            let (lat, lon) = self.mean(&members);
+            let from_centre_m = haversine_m(lat, lon, self.fixes[end].lat, self.fixes[end].lon);
+            let is_member = if self.is_break(end) {
+                self.is_near(end) || from_centre_m <= self.config.stay_radius_m
+            } else {
+                from_centre_m <= self.reach_m(end)
+            };
+            if !is_member {
+                leaving = Some(from_centre_m);
+                break;
+            }
+            members.push(end);
+            end += 1;
+        }
+        for i in start + 1..end {
+            self.parts[i] = Part { still_us: self.leg_us(i), ..Part::default() };
+        }
+        if let Some(from_centre_m) = leaving {
+            if self.is_break(end) {
+                self.gap(end);
+            } else {
+                self.parts[end] = Part { distance_m: from_centre_m, moving_us: self.leg_us(end), ..Part::default() };
+            }
+        }
+        let (lat, lon) = self.mean(&members);
+        let end_us = leaving.map(|_| self.fixes[end - 1].time_us);
+        let n_pings = members.len() as i64;
+        self.stays.push(Stay { start_us: self.fixes[start].time_us, end_us, lat, lon, n_pings });
+        end
+    }
+
+    fn mean(&self, members: &[usize]) -> (f64, f64) {
+        let n = members.len() as f64;
+        let lat: f64 = members.iter().map(|&i| self.fixes[i].lat).sum();
+        let lon: f64 = members.iter().map(|&i| self.fixes[i].lon).sum();
+        (lat / n, lon / n)
+    }
+
+    /// A trip, where there was movement.
+    fn trip(&mut self, start: usize, end: usize) {
+        let distance_m: f64 = self.parts[start..=end].iter().skip(1).map(|part| part.distance_m).sum();
+        if distance_m > 0.0 {
+            let (start_us, end_us) = (self.fixes[start].time_us, self.fixes[end].time_us);
+            self.trips.push(Trip { start_us, end_us, distance_m });
+        }
+    }
+}
+
+fn movement(
+    pings: &[Event],
+    fates: &[Fate],
+    parts: &[Part],
+    time: &TimeConfig,
+) -> BTreeMap<(i64, Option<String>), Movement> {
+    let mut rows: BTreeMap<(i64, Option<String>), Movement> = BTreeMap::new();
+    let mut reading: Option<f64> = None;
+    for (i, ping) in pings.iter().enumerate() {
+        let row = rows.entry((window_start(ping.time_us, time.window_us), ping.rep.clone())).or_default();
+        if row.n_pings == 0 {
+            row.first_us = ping.time_us;
+        }
+        row.last_us = ping.time_us;
+        row.n_pings += 1;
+        row.raw_m += if i == 0 { 0.0 } else { metres(&pings[i - 1], ping) };
+        row.distance_m += parts[i].distance_m;
+        row.gap_m += parts[i].gap_m;
+        row.moving_us += parts[i].moving_us;
+        row.still_us += parts[i].still_us;
+        row.gap_us += parts[i].gap_us;
+        row.n_accuracy += i64::from(fates[i] == Fate::Accuracy);
+        row.n_speed += i64::from(fates[i] == Fate::Speed);
+        row.n_mock += i64::from(fates[i] == Fate::Mock);
+        if let Some(speed) = ping.speed_mps.filter(|speed| *speed >= 0.0) {
+            row.speed_max = Some(row.speed_max.map_or(speed, |max| max.max(speed)));
+        }
+        if let Some(now_m) = ping.odometer_m {
+            if let Some(before_m) = reading.filter(|before_m| now_m >= *before_m) {
+                row.odometer_m = Some(row.odometer_m.unwrap_or(0.0) + now_m - before_m);
+            }
+            reading = Some(now_m);
+        }
+    }
+    rows
+}
