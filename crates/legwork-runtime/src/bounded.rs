@@ -67,6 +67,7 @@ pub struct FileProgress {
 
 /// Takes out rows whose values are wrong.
 fn validated(events: EventBatch, rejects: &mut Vec<legwork_types::Reject>) -> EventBatch {
+    let events = EventBatch { columns: legwork_codec::normalise(events.kind, &events.columns), ..events };
     let wrong = legwork_codec::validate(events.kind, &events.columns);
     if wrong.is_empty() {
         return events;

@@ -21,6 +21,14 @@ pub(crate) trait Origin {
     fn message(&self, events: &EventBatch, row: usize) -> (Vec<u8>, Option<Vec<u8>>, Option<u32>);
 }
 
+/// A message with a key and no value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tombstone<'a> {
+    pub(crate) key: &'a [u8],
+    /// Rows of the batch that came before it.
+    pub(crate) n_rows_before: usize,
+}
+
 /// Counts of what became of the messages read.
 #[derive(Clone, Copy, Debug, Default)]
 struct Accounting {
@@ -93,35 +101,52 @@ impl Lane {
 
     /// Takes decoded events with the messages that became none. The events' lengths, `n_tombstones` and the rejects together are
     /// the messages read.
-    pub(crate) fn ingest(&mut self, events: EventBatch, mut rejects: Vec<Reject>, tombstones: &[&[u8]], origin: &dyn Origin) {
+    pub(crate) fn ingest(&mut self, events: EventBatch, mut rejects: Vec<Reject>, tombstones: &[Tombstone<'_>], origin: &dyn Origin) {
         self.accounting.n_read += (events.n_rows() + rejects.len() + tombstones.len()) as i64;
         if let Some(metrics) = &self.metrics {
             metrics.read.inc_by((events.n_rows() + rejects.len() + tombstones.len()) as u64);
         }
-        let events = self.guarded(events, &mut rejects, origin);
-        let n_events = events.n_rows();
-        if n_events > 0 {
-            if !self.kind.is_reference() {
-                let newest = events.event_time_us().iter().copied().max().unwrap_or(i64::MIN);
-                self.clock.newest_us = self.clock.newest_us.max(newest);
-            }
-            let verdicts = self.operator.apply(&events, &self.clock);
-            self.keep(&events, &verdicts);
-            self.has_changed = true;
+        if self.kind.is_reference() {
+            self.apply_references(&events, tombstones);
+        } else {
+            let events = self.guarded(events, &mut rejects, origin);
+            self.apply(&events);
         }
         self.accounting.n_tombstones += tombstones.len() as i64;
-        if !tombstones.is_empty() && self.kind.is_reference() {
-            self.operator.delete(tombstones, &self.clock);
+        self.reject(&rejects);
+    }
+
+    fn apply(&mut self, events: &EventBatch) {
+        if events.n_rows() == 0 {
+            return;
+        }
+        if !self.kind.is_reference() {
+            let newest = events.event_time_us().iter().copied().max().unwrap_or(i64::MIN);
+            self.clock.newest_us = self.clock.newest_us.max(newest);
+        }
+        let verdicts = self.operator.apply(events, &self.clock);
+        self.keep(events, &verdicts);
+        self.has_changed = true;
+    }
+
+    /// Records and tombstones of reference data, in the order in which they were written: a tombstone deletes only what came before it.
+    fn apply_references(&mut self, records: &EventBatch, tombstones: &[Tombstone<'_>]) {
+        let mut n_applied = 0;
+        for tombstone in tombstones {
+            self.apply(&rows::slice(records, n_applied, tombstone.n_rows_before));
+            n_applied = tombstone.n_rows_before;
+            self.operator.delete(&[tombstone.key], &self.clock);
             self.has_changed = true;
         }
-        self.reject(&rejects);
+        if n_applied == 0 {
+            self.apply(records);
+        } else {
+            self.apply(&rows::slice(records, n_applied, records.n_rows()));
+        }
     }
 
     /// Takes out what the guard refuses.
     fn guarded(&self, events: EventBatch, rejects: &mut Vec<Reject>, origin: &dyn Origin) -> EventBatch {
-        if self.kind.is_reference() {
-            return events;
-        }
         let refused = self.guard.check(events.event_time_us(), &events.arrival_us);
         if refused.is_empty() {
             return events;

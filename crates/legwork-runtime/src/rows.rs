@@ -14,6 +14,19 @@ pub(crate) fn others(n_rows: usize, refused: &[u32]) -> Vec<u32> {
     (0..n_rows).filter(|row| refused.next_if_eq(row).is_none()).collect()
 }
 
+/// The rows `from..to` of a batch.
+pub(crate) fn slice(events: &EventBatch, from: usize, to: usize) -> EventBatch {
+    EventBatch {
+        kind: events.kind,
+        topic: events.topic.clone(),
+        partition: events.partition,
+        columns: events.columns.slice(from, to - from),
+        offsets: events.offsets[from..to].to_vec(),
+        arrival_us: events.arrival_us[from..to].to_vec(),
+        keys: events.keys.as_ref().map(|keys| keys.slice(from, to - from)),
+    }
+}
+
 fn times(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(values.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }

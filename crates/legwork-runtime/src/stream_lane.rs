@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use legwork_codec::{Blocked, Decoded, Decoder};
 use legwork_types::{EventBatch, LaneState, LaneStatus, MessageBatch};
 
-use crate::lane::{Lane, Origin};
+use crate::lane::{Lane, Origin, Tombstone};
 use crate::{BatchLimit, LaneConfig, PartitionReader, ReadOutcome};
 
 /// A batch is big enough to pay for what is done once a batch, and small enough that a reader of tables never waits long.
@@ -135,9 +135,13 @@ impl StreamLane {
         let arrival_us = decoded.events.arrival_us.clone();
         let n_misrouted = self.n_misrouted(&decoded);
         let Decoded { events, message_rows, rejects, tombstones, .. } = decoded;
-        let keys: Vec<&[u8]> = tombstones.iter().map(|&idx| self.batch.get(idx as usize).key.unwrap_or_default()).collect();
+        let tombstones = tombstones.iter().map(|&idx| Tombstone {
+            key: self.batch.get(idx as usize).key.unwrap_or_default(),
+            n_rows_before: message_rows.partition_point(|&row| row < idx),
+        });
+        let tombstones: Vec<Tombstone<'_>> = tombstones.collect();
         let origin = Messages { batch: &self.batch, message_rows: &message_rows };
-        self.lane.ingest(events, rejects, &keys, &origin);
+        self.lane.ingest(events, rejects, &tombstones, &origin);
         self.lane.count_misrouted(n_misrouted);
         self.n_done += n_consumed;
         self.next_offset = self.batch.get(self.n_done - 1).offset + 1;

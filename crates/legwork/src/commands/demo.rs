@@ -39,6 +39,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     let broker = EmbeddedBroker::start(1)?;
     for kind in Kind::ALL {
         broker.create_topic(kind.topic(), if kind.is_reference() { 1 } else { N_PARTITIONS })?;
+        broker.create_topic(&format!("{}.dlq", kind.topic()), 1)?;
     }
     let registry_listener = TcpListener::bind("127.0.0.1:0").await?;
     let registry_url = format!("http://{}", registry_listener.local_addr()?);
@@ -110,6 +111,9 @@ fn demo_config(args: &DemoArgs, bootstrap: &str, registry_url: &str, data: &Path
     let mut set = |key: &str, value: &str| overrides.set.push((key.to_owned(), toml::Value::String(value.to_owned())));
     set("kafka.bootstrap", bootstrap);
     set("registry.url", registry_url);
+    // The embedded broker ends a rebalance only when a session would have timed out.
+    set("kafka.options.session.timeout.ms", "3000");
+    set("kafka.options.heartbeat.interval.ms", "300");
     Ok(config::load(&overrides)?)
 }
 
