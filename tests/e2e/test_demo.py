@@ -34,7 +34,7 @@ def wait(demo, statement, least, within_s=60):
 def test_first_facts_come_soon(demo):
     assert {"kafka", "registry", "http", "postgres"} <= demo.ready.keys()
     wait(demo, "SELECT count(*) FROM device_movement", 20)
-    wait(demo, "SELECT count(*) FROM rep_positions", 10)
+    wait(demo, "SELECT count(*) FROM rep_positions", 3)
     wait(demo, "SELECT coalesce(sum(distance_m), 0) FROM device_movement", 1_000)
     wait(demo, "SELECT count(*) FROM deals", 1)
     wait(demo, "SELECT count(*) FROM reps", 60)
