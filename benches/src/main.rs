@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use legwork_kafka::{Producer, ProducerConfig, SendError};
 use legwork_sim::w1::{W1, W1_SCHEMA, W1Config};
 use legwork_types::geo::haversine_m;
-use legwork_types::time::window_start;
+use legwork_types::time::{HOUR_US, MINUTE_US, window_start};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message};
 
@@ -59,11 +59,17 @@ fn main() -> Result<()> {
     match Args::parse().command {
         Command::Schema => say(W1_SCHEMA.to_owned()),
         Command::Produce { bootstrap, topic, schema_id, reps, pings, seed } => {
-            let config = W1Config { n_reps: reps, pings_per_rep: pings, seed, ..W1Config::default() };
+            let config = W1Config { n_reps: reps, pings_per_rep: pings, seed, start_us: start_us()?, ..W1Config::default() };
             produce(&bootstrap, &topic, schema_id, config)
         }
         Command::Naive { bootstrap, topic, count } => naive(&bootstrap, &topic, count),
     }
+}
+
+/// Three hours ago, on the full minute: a broker deletes records that are older than its retention.
+fn start_us() -> Result<i64> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    Ok(window_start(i64::try_from(now.as_micros())?, MINUTE_US) - 3 * HOUR_US)
 }
 
 fn say(line: String) -> Result<()> {
@@ -154,7 +160,7 @@ fn take(value: &Value, last: &mut HashMap<String, (i64, f64, f64)>, rows: &mut H
         }
     }
     let (device, time, lat, lon, speed) = ping;
-    let row = rows.entry((device.clone(), window_start(time, 60_000_000))).or_default();
+    let row = rows.entry((device.clone(), window_start(time, MINUTE_US))).or_default();
     row.n_pings += 1;
     row.speed_mps_max = row.speed_mps_max.max(speed);
     if let Some((_, lat_before, lon_before)) = last.insert(device, (time, lat, lon)) {
