@@ -255,7 +255,9 @@ impl Walk<'_> {
     }
 
     fn gap(&mut self, i: usize) {
-        self.parts[i].gap_m = metres(self.fixes[i - 1], self.fixes[i]);
+        if self.leg_us(i) > self.config.gap_max_us {
+            self.parts[i].gap_m = metres(self.fixes[i - 1], self.fixes[i]);
+        }
         self.parts[i].gap_us = self.leg_us(i);
     }
 

@@ -28,7 +28,7 @@ fn life(device: &str, n_events: usize, random: &mut Random) -> Vec<Event> {
     let mut time_us = 1_700_000_000 * SECOND_US + random.below(HOUR_US as u64) as i64;
     let mut odometer_m = 1000.0;
     let mut events: Vec<Event> = Vec::new();
-    let scale = 10f64.powi(random.below(2) as i32 * 7);
+    let scale: f64 = 10f64.powi(random.below(2) as i32 * 7);
     while events.len() < n_events {
         let (speed_mps, noise_m) = [(0.0, 12.0), (1.4, 5.0), (15.0, 4.0), (0.3, 30.0)][random.below(4) as usize];
         let heading = random.unit() * std::f64::consts::TAU;
