@@ -12,14 +12,11 @@ use crate::track::names::Names;
 use crate::track::ping::{NO_REP, Ping};
 use crate::track::rows::{DeviceRows, Mark};
 
-/// Pings in a chunk. More make the states remembered at their starts cheaper, late pings dearer.
-const CHUNK_LEN: u32 = 256;
-
 /// What became of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// It is the newest of its device.
-    InOrder,
+    /// It is the newest of its device. Whether a chunk was closed, so that [`Device::forget`] may find something.
+    InOrder(bool),
     /// It is not, and must be handed to [`Device::merge`] at the end of the batch. Whether it is older than the newest.
     OutOfOrder(bool),
     /// It is too old.
@@ -129,16 +126,17 @@ impl Device {
             Some(clock_us) if ping.time_us < clock_us.saturating_sub(params.late_horizon_us) => Taken::Late,
             Some(clock_us) if ping.time_us <= clock_us => Taken::OutOfOrder(ping.time_us < clock_us),
             _ => {
+                let is_full = self.n_open >= params.chunk_len;
                 self.append(params, ping, revision);
-                Taken::InOrder
+                Taken::InOrder(is_full)
             }
         }
     }
 
     fn append(&mut self, params: &Params, ping: &Ping, revision: u32) {
         let before = (self.n_open > 0).then(|| self.open.last());
-        if self.n_open >= CHUNK_LEN {
-            self.seal(params, ping.time_us);
+        if self.n_open >= params.chunk_len {
+            self.seal(params);
         }
         if self.n_open == 0 {
             self.open_first_us = ping.time_us;
@@ -154,8 +152,8 @@ impl Device {
         Start { state: self.state.clone(), mark: self.rows.mark(open_from_us), before }
     }
 
-    /// Closes the open chunk, and lets go of chunks wholly behind the horizon: no ping can reach them any more.
-    fn seal(&mut self, params: &Params, clock_us: i64) {
+    /// Closes the open chunk.
+    fn seal(&mut self, params: &Params) {
         let start = Box::new(self.here(params, Some(self.open.last())));
         let past = self.past.get_or_insert_default();
         let chunk = Chunk {
@@ -165,7 +163,11 @@ impl Device {
             first_us: self.open_first_us,
         };
         past.chunks.push(chunk);
-        let horizon_us = clock_us.saturating_sub(params.late_horizon_us);
+    }
+
+    /// Lets go of chunks wholly behind the late horizon. No ping reaches them any more, once those of the batch are merged.
+    pub(crate) fn forget(&mut self, params: &Params) {
+        let horizon_us = self.clock_us().unwrap_or(i64::MIN).saturating_sub(params.late_horizon_us);
         while self.past.as_ref().is_some_and(|past| past.chunks.len() > 1 && past.chunks[1].first_us <= horizon_us) {
             self.forget_oldest(params);
         }
@@ -359,7 +361,7 @@ impl Device {
         is_open: bool,
         revision: u32,
     ) -> Option<Ping> {
-        let n_chunks = (pings.len() / CHUNK_LEN as usize).max(1);
+        let n_chunks = (pings.len() / params.chunk_len as usize).max(1);
         let per_chunk = pings.len().div_ceil(n_chunks).max(1);
         let mut pieces = pings.chunks(per_chunk).peekable();
         while let Some(piece) = pieces.next() {

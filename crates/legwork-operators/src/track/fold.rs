@@ -180,6 +180,8 @@ pub(crate) struct Params {
     pub(crate) track: TrackConfig,
     pub(crate) window_us: i64,
     pub(crate) late_horizon_us: i64,
+    /// Pings in a chunk. More make the states remembered at their starts cheaper, late pings dearer.
+    pub(crate) chunk_len: u32,
 }
 
 impl Params {

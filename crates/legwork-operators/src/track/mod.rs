@@ -52,6 +52,9 @@ use crate::track::tables::TrackSnapshot;
 const TABLES: [Table; 5] =
     [Table::DeviceMovement, Table::RepPositions, Table::Stays, Table::Trips, Table::DeviceCoverage];
 
+/// Pings in a chunk: the state at its start is spread over so many, and a late ping folds about half as many again.
+const CHUNK_LEN: u32 = 256;
+
 /// The track operator.
 #[derive(Debug)]
 pub struct Track {
@@ -66,7 +69,7 @@ impl Track {
     /// An operator that has seen nothing.
     pub fn new(time: TimeConfig, config: TrackConfig) -> Track {
         let (window_us, late_horizon_us) = (time.window_us, time.late_horizon_us);
-        let params = Params { track: config, window_us, late_horizon_us };
+        let params = Params { track: config, window_us, late_horizon_us, chunk_len: CHUNK_LEN };
         Track { time, params, devices: Interner::default(), reps: Interner::default(), blocks: Blocks::default() }
     }
 }
@@ -75,13 +78,14 @@ impl Operator for Track {
     fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
         let columns = Columns::of(events);
         let mut verdicts = Verdicts::default();
-        let mut late = Vec::new();
+        let (mut late, mut grown) = (Vec::new(), Vec::new());
         for row in 0..events.n_rows() {
             let id = self.devices.intern(columns.device(row));
             let ping = columns.ping(row, &mut self.reps);
             let device = self.blocks.get_mut(id);
             match device.take(&self.params, &ping, clock.revision) {
-                Taken::InOrder => {}
+                Taken::InOrder(false) => {}
+                Taken::InOrder(true) => grown.push(id),
                 Taken::OutOfOrder(is_older) => late.push(Straggler { device: id, row: row as u32, is_older, ping }),
                 Taken::Late => verdicts.refused.push((row as u32, Verdict::Late)),
             }
@@ -92,6 +96,9 @@ impl Operator for Track {
             let device = self.blocks.get_mut(late[0].device);
             let reps = self.reps.names();
             verdicts.n_reordered += device.merge(&self.params, late, reps, clock.revision, &mut verdicts.refused);
+        }
+        for id in grown {
+            self.blocks.get_mut(id).forget(&self.params);
         }
         verdicts.refused.sort_unstable_by_key(|(row, _)| *row);
         verdicts

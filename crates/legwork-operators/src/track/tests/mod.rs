@@ -81,6 +81,13 @@ impl Lane {
         Lane { track: Track::new(time, config), clock: LaneClock::START }
     }
 
+    /// With chunks of another length, so that boundaries fall elsewhere.
+    pub(super) fn with_chunks(time: TimeConfig, config: TrackConfig, chunk_len: u32) -> Lane {
+        let mut lane = Lane::new(time, config);
+        lane.track.params.chunk_len = chunk_len;
+        lane
+    }
+
     pub(super) fn apply(&mut self, events: &[Event]) -> Verdicts {
         let newest = events.iter().map(|e| e.time_us).max().unwrap_or(i64::MIN);
         self.clock.newest_us = self.clock.newest_us.max(newest);
