@@ -39,7 +39,12 @@ impl Blocks {
         &self.list[id as usize / BLOCK_LEN].devices[id as usize % BLOCK_LEN]
     }
 
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.list.iter().flat_map(|block| &block.devices).map(Device::memory_bytes).sum()
+    /// Bytes held: (pings with their states, rows, the devices themselves).
+    pub(crate) fn memory_bytes(&self) -> (usize, usize, usize) {
+        let devices = self.list.iter().flat_map(|block| &block.devices);
+        let (pings, rows) =
+            devices.map(Device::heap_bytes).fold((0, 0), |sum, device| (sum.0 + device.0, sum.1 + device.1));
+        let hulls = self.list.iter().map(|block| block.devices.capacity() * size_of::<Device>()).sum();
+        (pings, rows, hulls)
     }
 }

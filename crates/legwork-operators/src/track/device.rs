@@ -1,33 +1,86 @@
 //! One device: its pings in event-time order, the fold's state, its rows.
 
+use std::collections::BTreeMap;
+
 use legwork_types::Verdict;
 
+use crate::track::codec::{Reader, Writer};
+use crate::track::coverage::Coverage;
 use crate::track::explain::{Explained, Trace};
 use crate::track::fold::{Params, Silent, State, step};
 use crate::track::names::Names;
 use crate::track::ping::{NO_REP, Ping};
-use crate::track::rows::DeviceRows;
+use crate::track::rows::{DeviceRows, Mark};
 
 /// What became of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// It is the newest of its device.
-    InOrder,
-    /// It was put among older ones; [`Device::settle`] must be called.
-    Reordered,
-    /// It was not accepted.
-    Refused(Verdict),
+    /// It is the newest of its device. Whether a chunk was closed, so that [`Device::forget`] may find something.
+    InOrder(bool),
+    /// It is not, and must be handed to [`Device::merge`] at the end of the batch. Whether it is older than the newest.
+    OutOfOrder(bool),
+    /// It is too old.
+    Late,
+}
+
+/// A ping out of order, with its row in the batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Straggler {
+    pub(crate) device: u32,
+    pub(crate) row: u32,
+    pub(crate) is_older: bool,
+    pub(crate) ping: Ping,
+}
+
+/// Where the fold stood at the start of a chunk.
+#[derive(Clone, Debug, Default)]
+struct Start {
+    state: State,
+    mark: Mark,
+    before: Option<Ping>,
+}
+
+impl Start {
+    /// Whether all that follows will be the same as after `other`.
+    fn is_same(&self, other: &Start) -> bool {
+        let place = |start: &Start| start.before.map(|ping| (ping.time_us, ping.lat, ping.lon));
+        self.state == other.state && self.mark.is_same(&other.mark) && place(self) == place(other)
+    }
+}
+
+/// Pings that nothing is appended to.
+#[derive(Clone, Debug)]
+struct Chunk {
+    /// None at the very beginning.
+    start: Option<Box<Start>>,
+    bytes: Box<[u8]>,
+    n_pings: u32,
+    first_us: i64,
+}
+
+/// What only a device with many pings has.
+#[derive(Clone, Debug, Default)]
+struct Past {
+    chunks: Vec<Chunk>,
+    /// Start of the open chunk.
+    open_start: Option<Box<Start>>,
+    /// Of pings that are no longer held.
+    coverage: Vec<Coverage>,
 }
 
 /// A device.
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
-    pub(crate) pings: Vec<Ping>,
-    state: State,
-    pub(crate) rows: DeviceRows,
+    open: Writer,
+    n_open: u32,
+    /// Of the newest ping.
+    battery_pct: f32,
+    open_first_us: i64,
     /// The lane's newest event time when the device's last event was read.
     pub(crate) lane_then_us: i64,
-    is_dirty: bool,
+    state: State,
+    pub(crate) rows: DeviceRows,
+    past: Option<Box<Past>>,
 }
 
 fn rep_name(reps: &Names, rep: u32) -> Option<&str> {
@@ -37,99 +90,339 @@ fn rep_name(reps: &Names, rep: u32) -> Option<&str> {
 impl Device {
     pub(crate) fn new() -> Device {
         Device {
-            pings: Vec::new(),
+            open: Writer::new(),
+            n_open: 0,
+            battery_pct: f32::NAN,
+            open_first_us: i64::MIN,
+            lane_then_us: i64::MIN,
             state: State::default(),
             rows: DeviceRows::default(),
-            lane_then_us: i64::MIN,
-            is_dirty: false,
+            past: None,
         }
     }
 
-    pub(crate) fn newest(&self) -> Option<&Ping> {
-        self.pings.last()
+    /// Time of the newest ping.
+    #[inline]
+    pub(crate) fn clock_us(&self) -> Option<i64> {
+        (self.n_open > 0).then(|| self.open.last_time_us())
+    }
+
+    pub(crate) fn newest(&self) -> Option<Ping> {
+        (self.n_open > 0).then(|| Ping { battery_pct: self.battery_pct, ..self.open.last() })
     }
 
     pub(crate) fn state(&self) -> &State {
         &self.state
     }
 
-    /// Takes a ping. One that is the newest is folded at once, others wait for [`Device::settle`].
-    pub(crate) fn take(
+    /// Coverage of pings that are no longer held.
+    pub(crate) fn past_coverage(&self) -> &[Coverage] {
+        self.past.as_ref().map_or(&[], |past| &past.coverage)
+    }
+
+    /// Takes a ping. One that is the newest is folded at once.
+    pub(crate) fn take(&mut self, params: &Params, ping: &Ping, revision: u32) -> Taken {
+        match self.clock_us() {
+            Some(clock_us) if ping.time_us < clock_us.saturating_sub(params.late_horizon_us) => Taken::Late,
+            Some(clock_us) if ping.time_us <= clock_us => Taken::OutOfOrder(ping.time_us < clock_us),
+            _ => {
+                let is_full = self.n_open >= params.chunk_len;
+                self.append(params, ping, revision);
+                Taken::InOrder(is_full)
+            }
+        }
+    }
+
+    fn append(&mut self, params: &Params, ping: &Ping, revision: u32) {
+        let before = (self.n_open > 0).then(|| self.open.last());
+        if self.n_open >= params.chunk_len {
+            self.seal(params);
+        }
+        if self.n_open == 0 {
+            self.open_first_us = ping.time_us;
+        }
+        step(params, &mut self.state, &mut self.rows, before.as_ref(), ping, revision, &mut Silent);
+        self.open.push(ping);
+        self.n_open += 1;
+        self.battery_pct = ping.battery_pct;
+    }
+
+    fn here(&self, params: &Params, before: Option<Ping>) -> Start {
+        let open_from_us = before.map_or(i64::MIN, |before| self.state.open_from_us(params, before.time_us));
+        Start { state: self.state.clone(), mark: self.rows.mark(open_from_us), before }
+    }
+
+    /// Closes the open chunk.
+    fn seal(&mut self, params: &Params) {
+        let start = Box::new(self.here(params, Some(self.open.last())));
+        let past = self.past.get_or_insert_default();
+        let chunk = Chunk {
+            start: past.open_start.replace(start),
+            bytes: std::mem::replace(&mut self.open, Writer::new()).into_bytes(),
+            n_pings: std::mem::take(&mut self.n_open),
+            first_us: self.open_first_us,
+        };
+        past.chunks.push(chunk);
+    }
+
+    /// Lets go of chunks wholly behind the late horizon. No ping reaches them any more, once those of the batch are merged.
+    pub(crate) fn forget(&mut self, params: &Params) {
+        let horizon_us = self.clock_us().unwrap_or(i64::MIN).saturating_sub(params.late_horizon_us);
+        while self.past.as_ref().is_some_and(|past| past.chunks.len() > 1 && past.chunks[1].first_us <= horizon_us) {
+            self.forget_oldest(params);
+        }
+    }
+
+    /// Lets go of the oldest chunk. Its rows stay.
+    fn forget_oldest(&mut self, params: &Params) {
+        let explained = self.explain_chunks(params, 2);
+        let Some(past) = &mut self.past else { return };
+        let behind_us = past.chunks[1].first_us;
+        Coverage::add_all(&mut past.coverage, explained.iter().filter(|e| e.ping.time_us < behind_us));
+        past.chunks.remove(0);
+    }
+
+    /// The pings of a chunk; the open one is the last.
+    fn pings(&self, chunk_idx: usize) -> Reader<'_> {
+        match self.past.as_ref().and_then(|past| past.chunks.get(chunk_idx)) {
+            Some(chunk) => Reader::new(&chunk.bytes, chunk.n_pings),
+            None => Reader::new(self.open.bytes(), self.n_open),
+        }
+    }
+
+    fn n_sealed(&self) -> usize {
+        self.past.as_ref().map_or(0, |past| past.chunks.len())
+    }
+
+    /// The chunk that a time falls in.
+    fn chunk_of(&self, time_us: i64) -> usize {
+        let chunks = self.past.as_ref().map_or(&[][..], |past| &past.chunks);
+        if time_us >= self.open_first_us {
+            return chunks.len();
+        }
+        chunks.partition_point(|chunk| chunk.first_us <= time_us).saturating_sub(1)
+    }
+
+    /// Puts pings out of order among the others, and folds again what they change. Gives the rows that were duplicates and the number
+    /// of accepted ones that are older than the newest. `late`: in the order of arrival, sorted by time here.
+    pub(crate) fn merge(
         &mut self,
         params: &Params,
-        late_horizon_us: i64,
+        late: &mut [Straggler],
         reps: &Names,
-        ping: Ping,
         revision: u32,
-    ) -> Taken {
-        let Some(newest) = self.pings.last() else {
-            self.append(params, ping, revision);
-            return Taken::InOrder;
-        };
-        if ping.time_us > newest.time_us {
-            self.append(params, ping, revision);
-            return Taken::InOrder;
-        }
-        if ping.time_us < newest.time_us.saturating_sub(late_horizon_us) {
-            return Taken::Refused(Verdict::Late);
-        }
-        match self.pings.binary_search_by_key(&ping.time_us, |ping| ping.time_us) {
-            Ok(at) => {
-                let name = |rep| rep_name(reps, rep);
-                let is_newest = at + 1 == self.pings.len();
-                let held = &mut self.pings[at];
-                let order = if is_newest { ping.order_of_newest(held, name) } else { ping.order_of_equals(held, name) };
-                if order.is_le() {
-                    return Taken::Refused(Verdict::Duplicate);
+        refused: &mut Vec<(u32, Verdict)>,
+    ) -> u64 {
+        late.sort_by_key(|straggler| straggler.ping.time_us);
+        let mut changed = BTreeMap::new();
+        let (mut n_reordered, mut from) = (0, 0);
+        while from < late.len() {
+            let chunk_idx = self.chunk_of(late[from].ping.time_us);
+            let n = late[from..].partition_point(|s| self.chunk_of(s.ping.time_us) == chunk_idx);
+            let mut is_changed = false;
+            let merged = self.merged(chunk_idx, &late[from..from + n], reps, |straggler, is_accepted| {
+                if is_accepted {
+                    is_changed = true;
+                    n_reordered += u64::from(straggler.is_older);
+                } else {
+                    refused.push((straggler.row, Verdict::Duplicate));
                 }
-                *held = ping;
+            });
+            if is_changed {
+                if let Some(newest) = merged.last().filter(|_| chunk_idx == self.n_sealed()) {
+                    self.battery_pct = newest.battery_pct;
+                }
+                changed.insert(chunk_idx, merged);
             }
-            Err(at) => self.pings.insert(at, ping),
+            from += n;
         }
-        self.is_dirty = true;
-        Taken::Reordered
+        if !changed.is_empty() {
+            self.fold_again(params, changed, revision);
+        }
+        n_reordered
     }
 
-    fn append(&mut self, params: &Params, ping: Ping, revision: u32) {
-        if !self.is_dirty {
-            step(params, &mut self.state, &mut self.rows, &ping, revision, &mut Silent);
+    /// The pings of a chunk with others among them.
+    fn merged(
+        &self,
+        chunk_idx: usize,
+        late: &[Straggler],
+        reps: &Names,
+        mut heard: impl FnMut(&Straggler, bool),
+    ) -> Vec<Ping> {
+        let mut held: Vec<Ping> = self.pings(chunk_idx).collect();
+        if let Some(newest) = held.last_mut().filter(|_| chunk_idx == self.n_sealed()) {
+            newest.battery_pct = self.battery_pct;
         }
-        self.pings.push(ping);
+        let mut merged: Vec<Ping> = Vec::with_capacity(held.len() + late.len());
+        let mut held = held.into_iter().peekable();
+        for straggler in late {
+            let ping = straggler.ping;
+            while let Some(older) = held.next_if(|held| held.time_us <= ping.time_us) {
+                merged.push(older);
+            }
+            match merged.last_mut().filter(|last| last.time_us == ping.time_us) {
+                Some(same) => {
+                    let is_accepted = ping.order_of_equals(same, |rep| rep_name(reps, rep)).is_gt();
+                    if is_accepted {
+                        *same = ping;
+                    }
+                    heard(straggler, is_accepted);
+                }
+                None => {
+                    merged.push(ping);
+                    heard(straggler, true);
+                }
+            }
+        }
+        merged.extend(held);
+        merged
     }
 
-    /// Folds again what pings out of order have changed. Rows that come out the same keep their revision.
-    pub(crate) fn settle(&mut self, params: &Params, revision: u32) {
-        if !std::mem::take(&mut self.is_dirty) {
-            return;
-        }
-        let before = std::mem::take(&mut self.rows);
-        self.state = State::default();
-        for ping in &self.pings {
-            step(params, &mut self.state, &mut self.rows, ping, revision, &mut Silent);
-        }
-        let mut olds = before.movement.iter().peekable();
-        for row in &mut self.rows.movement {
-            while olds.peek().is_some_and(|old| old.window_us < row.window_us) {
-                olds.next();
+    /// Folds again from the first changed chunk until the state is what it was at the start of a later one.
+    fn fold_again(&mut self, params: &Params, mut changed: BTreeMap<usize, Vec<Ping>>, revision: u32) {
+        let first = changed.keys().next().copied().unwrap_or_default();
+        let n_sealed = self.n_sealed();
+        let past = self.past.get_or_insert_default();
+        let mut again: Vec<Chunk> = past.chunks.split_off(first);
+        again.push(Chunk {
+            start: past.open_start.take(),
+            bytes: self.open.bytes().into(),
+            n_pings: self.n_open,
+            first_us: self.open_first_us,
+        });
+        let begun = again[0].start.clone().map_or_else(Start::default, |start| *start);
+        let since = self.rows.rewind(&begun.mark);
+        let last_state = std::mem::replace(&mut self.state, begun.state);
+        let mut before = begun.before;
+        let mut again = again.into_iter().enumerate().map(|(idx, chunk)| (first + idx, chunk));
+        for (chunk_idx, mut chunk) in again.by_ref() {
+            if chunk_idx > first {
+                let now = self.here(params, before);
+                let then = chunk.start.as_deref().expect("a chunk after the first has a start");
+                if changed.is_empty() && now.is_same(then) {
+                    self.rows.resume(&since, &begun.mark, &now.mark, &then.mark);
+                    self.rows.keep_revisions(begun.mark.n_rows, now.mark.n_rows, &since, revision);
+                    self.state = last_state;
+                    let (now, then) = (now.mark, then.mark.clone());
+                    let rest = std::iter::once(chunk).chain(again.map(|(_, chunk)| chunk)).map(|mut chunk| {
+                        if let Some(start) = &mut chunk.start {
+                            start.mark.shift(&then, &now);
+                        }
+                        chunk
+                    });
+                    let mut rest: Vec<Chunk> = rest.collect();
+                    let open = rest.pop().expect("the open chunk is the last");
+                    let past = self.past.get_or_insert_default();
+                    past.open_start = open.start;
+                    past.chunks.append(&mut rest);
+                    return;
+                }
+                chunk.start = Some(Box::new(now));
             }
-            let mut same_window = olds.clone().take_while(|old| old.window_us == row.window_us);
-            if let Some(old) = same_window.find(|old| old.rep == row.rep) {
-                row.keep_revision(old);
+            let is_open = chunk_idx == n_sealed;
+            before = match changed.remove(&chunk_idx) {
+                Some(pings) => self.write_again(params, chunk.start, &pings, before, is_open, revision),
+                None => self.read_again(params, chunk, before, is_open, revision),
+            };
+        }
+        self.rows.keep_revisions(begun.mark.n_rows, self.rows.n_movement(), &since, revision);
+    }
+
+    /// Folds an unchanged chunk after changed ones.
+    fn read_again(
+        &mut self,
+        params: &Params,
+        chunk: Chunk,
+        mut before: Option<Ping>,
+        is_open: bool,
+        revision: u32,
+    ) -> Option<Ping> {
+        for ping in Reader::new(&chunk.bytes, chunk.n_pings) {
+            step(params, &mut self.state, &mut self.rows, before.as_ref(), &ping, revision, &mut Silent);
+            before = Some(ping);
+        }
+        let past = self.past.get_or_insert_default();
+        if is_open {
+            past.open_start = chunk.start;
+        } else {
+            past.chunks.push(chunk);
+        }
+        before
+    }
+
+    /// Folds and writes the pings of a changed chunk, which may have become several.
+    fn write_again(
+        &mut self,
+        params: &Params,
+        mut start: Option<Box<Start>>,
+        pings: &[Ping],
+        mut before: Option<Ping>,
+        is_open: bool,
+        revision: u32,
+    ) -> Option<Ping> {
+        let n_chunks = (pings.len() / params.chunk_len as usize).max(1);
+        let per_chunk = pings.len().div_ceil(n_chunks).max(1);
+        let mut pieces = pings.chunks(per_chunk).peekable();
+        while let Some(piece) = pieces.next() {
+            let mut writer = Writer::new();
+            for ping in piece {
+                step(params, &mut self.state, &mut self.rows, before.as_ref(), ping, revision, &mut Silent);
+                writer.push(ping);
+                before = Some(*ping);
+            }
+            let (first_us, n_pings) = (piece[0].time_us, piece.len() as u32);
+            let past = self.past.get_or_insert_default();
+            if is_open && pieces.peek().is_none() {
+                past.open_start = start.take();
+                (self.open, self.n_open, self.open_first_us) = (writer, n_pings, first_us);
+            } else {
+                past.chunks.push(Chunk { start: start.take(), bytes: writer.into_bytes(), n_pings, first_us });
+                if pieces.peek().is_some() {
+                    start = Some(Box::new(self.here(params, before)));
+                }
             }
         }
+        before
     }
 
     /// Every ping that is held, with what it adds.
     pub(crate) fn explain(&self, params: &Params) -> Vec<Explained> {
+        self.explain_chunks(params, self.n_sealed() + 1)
+    }
+
+    fn explain_chunks(&self, params: &Params, n_chunks: usize) -> Vec<Explained> {
+        let oldest = self.past.as_ref().and_then(|past| match past.chunks.first() {
+            Some(chunk) => chunk.start.as_deref(),
+            None => past.open_start.as_deref(),
+        });
+        let start = oldest.cloned().unwrap_or_default();
+        let (mut state, mut rows, mut before) = (start.state, DeviceRows::of(&start.mark), start.before);
         let mut trace = Trace::default();
-        let (mut state, mut rows) = (State::default(), DeviceRows::default());
-        for ping in &self.pings {
-            step(params, &mut state, &mut rows, ping, 0, &mut trace);
+        for ping in (0..n_chunks).flat_map(|chunk_idx| self.pings(chunk_idx)) {
+            step(params, &mut state, &mut rows, before.as_ref(), &ping, 0, &mut trace);
+            before = Some(ping);
         }
         trace.pings
     }
 
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.pings.capacity() * size_of::<Ping>() + self.rows.memory_bytes() + size_of::<Device>()
+    /// Bytes held beside the device itself: (pings with their states, rows).
+    pub(crate) fn heap_bytes(&self) -> (usize, usize) {
+        let start = |start: &Option<Box<Start>>| start.as_ref().map_or(0, |s| size_of::<Start>() + s.heap_bytes());
+        let past = self.past.as_ref().map_or(0, |past| {
+            let chunks = past.chunks.iter().map(|chunk| chunk.bytes.len() + start(&chunk.start)).sum::<usize>();
+            size_of::<Past>()
+                + past.chunks.capacity() * size_of::<Chunk>()
+                + past.coverage.capacity() * size_of::<Coverage>()
+                + start(&past.open_start)
+                + chunks
+        });
+        (self.open.capacity() + past + self.state.heap_bytes(), self.rows.memory_bytes())
+    }
+}
+
+impl Start {
+    fn heap_bytes(&self) -> usize {
+        self.state.heap_bytes() + self.mark.heap_bytes()
     }
 }

@@ -24,10 +24,10 @@ impl Explained {
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) pings: Vec<Explained>,
-    /// Position of the cluster's first fix.
-    cluster: usize,
-    /// Position of the anchor.
-    anchor: usize,
+    /// Position after the cluster's first fix.
+    after_cluster: usize,
+    /// Position after the anchor.
+    after_anchor: usize,
 }
 
 impl Trace {
@@ -60,28 +60,28 @@ impl Journal for Trace {
     }
 
     fn cluster(&mut self, start_us: i64) {
-        let at = self.position(start_us).unwrap_or(0);
-        (self.cluster, self.anchor) = (at, at);
+        let after = self.position(start_us).map_or(0, |at| at + 1);
+        (self.after_cluster, self.after_anchor) = (after, after);
     }
 
     fn counted(&mut self) {
         let last = self.pings.len() - 1;
-        for between in self.pings[..last].iter_mut().skip(self.anchor + 1) {
+        for between in self.pings[..last].iter_mut().skip(self.after_anchor) {
             if between.decision == Decision::Jitter {
                 between.share.still_us = 0;
             }
         }
-        self.anchor = last;
+        self.after_anchor = last + 1;
     }
 
     fn settled(&mut self, time_us: i64) {
         if let Some(at) = self.position(time_us) {
-            self.anchor = at;
+            self.after_anchor = at + 1;
         }
     }
 
     fn stay(&mut self) {
-        for member in self.pings.iter_mut().skip(self.cluster + 1).filter(|e| e.is_kept()) {
+        for member in self.pings.iter_mut().skip(self.after_cluster).filter(|e| e.is_kept()) {
             member.share = Share { still_us: member.leg_us, ..Share::default() };
             if member.decision != Decision::Gap {
                 member.decision = Decision::Stay;

@@ -141,14 +141,14 @@ struct Track {
     is_stay: bool,
     trip: TripState,
     tail: Vec<Tail>,
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
 }
 
 /// State of the fold after some ping.
+/// The ping before the next one, kept or not, is known to the caller.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct State {
-    /// The last ping, kept or not.
-    last_raw: Option<(i64, Place)>,
+    /// The last reading.
     odometer_m: Option<f64>,
     track: Option<Track>,
 }
@@ -158,6 +158,20 @@ impl State {
     pub(crate) fn under_way(&self) -> (Option<Stay>, Option<Trip>) {
         self.track.as_ref().map_or((None, None), Track::under_way)
     }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.track.as_ref().map_or(0, |track| {
+            track.tail.capacity() * size_of::<Tail>() + track.pending.as_ref().map_or(0, |_| size_of::<Pending>())
+        })
+    }
+
+    /// First window whose rows may still change, given the time of the last ping.
+    pub(crate) fn open_from_us(&self, params: &Params, last_us: i64) -> i64 {
+        let last = window_start(last_us, params.window_us);
+        let Some(track) = &self.track else { return last };
+        let pending = track.pending.as_ref().map_or(last, |p| window_start(p.fix.time_us, params.window_us));
+        track.tail.iter().map(|tail| tail.window_us).fold(last.min(pending), i64::min)
+    }
 }
 
 /// Parameters of the fold.
@@ -165,6 +179,9 @@ impl State {
 pub(crate) struct Params {
     pub(crate) track: TrackConfig,
     pub(crate) window_us: i64,
+    pub(crate) late_horizon_us: i64,
+    /// Pings in a chunk. More make the states remembered at their starts cheaper, late pings dearer.
+    pub(crate) chunk_len: u32,
 }
 
 impl Params {
@@ -198,20 +215,25 @@ impl Params {
     }
 }
 
-/// Reads the next ping. `revision` marks the rows that change.
+/// Reads the next ping, the one after `before`. `revision` marks the rows that change.
 pub(crate) fn step<J: Journal>(
     params: &Params,
     state: &mut State,
     rows: &mut DeviceRows,
+    before: Option<&Ping>,
     ping: &Ping,
     revision: u32,
     journal: &mut J,
 ) {
     let place = ping.place();
-    let raw = state.last_raw.replace((ping.time_us, place));
-    let raw_m = raw.map_or(0.0, |(_, last)| last.distance_m(&place));
+    let is_before_kept = matches!((&state.track, before), (Some(t), Some(b)) if t.last.time_us == b.time_us);
+    let raw_m = match (&state.track, before) {
+        (Some(track), _) if is_before_kept => track.last.place.distance_m(&place),
+        (_, Some(before)) => before.place().distance_m(&place),
+        _ => 0.0,
+    };
     journal.ping(ping, raw_m);
-    let row = open_row(params, rows, ping);
+    let (row_idx, mut row) = open_row(params, rows, ping);
     row.raw_m += raw_m;
     row.revision = revision;
     // A receiver that knows no speed may say -1.
@@ -232,6 +254,7 @@ pub(crate) fn step<J: Journal>(
             _ => {}
         }
         journal.decided(refusal, Share::default(), 0);
+        rows.store(row_idx, &row);
         return;
     }
     let fix = Fix { time_us: ping.time_us, place, rep: ping.rep };
@@ -242,44 +265,40 @@ pub(crate) fn step<J: Journal>(
             state.track = Some(Track::new(fix));
         }
         Some(track) => {
-            let raw_leg = raw.filter(|(time_us, _)| *time_us == track.last.time_us).map(|_| raw_m);
-            Keep { params, track, rows, revision, journal }.fix(ping, fix, raw_leg);
+            let raw_leg = is_before_kept.then_some(raw_m);
+            Keep { params, track, rows, row: &mut row, revision, journal }.fix(ping, fix, raw_leg);
         }
     }
+    rows.store(row_idx, &row);
 }
 
 /// The row of a ping, with the ping counted.
 #[inline]
-fn open_row<'a>(params: &Params, rows: &'a mut DeviceRows, ping: &Ping) -> &'a mut Row {
+fn open_row(params: &Params, rows: &mut DeviceRows, ping: &Ping) -> (usize, Row) {
     let window_us = window_start(ping.time_us, params.window_us);
-    let found = rows
-        .movement
-        .iter()
-        .rev()
-        .take_while(|row| row.window_us == window_us)
-        .position(|row| row.rep == ping.rep)
-        .map(|from_end| rows.movement.len() - 1 - from_end);
-    let row_idx = found.unwrap_or_else(|| {
-        rows.movement.push(Row {
-            window_us,
-            first_us: ping.time_us,
-            last_us: ping.time_us,
-            moving_us: 0,
-            still_us: 0,
-            raw_m: 0.0,
-            distance_m: 0.0,
-            speed_mps_max: f32::NAN,
-            rep: ping.rep,
-            n_pings: 0,
-            revision: 0,
-            rare: Rare::default(),
-        });
-        rows.movement.len() - 1
-    });
-    let row = &mut rows.movement[row_idx];
+    let (row_idx, mut row) = match rows.position(window_us, ping.rep) {
+        Some(row_idx) => (row_idx, rows.load(row_idx)),
+        None => {
+            let row = Row {
+                window_us,
+                first_us: ping.time_us,
+                last_us: ping.time_us,
+                moving_us: 0,
+                still_us: 0,
+                raw_m: 0.0,
+                distance_m: 0.0,
+                speed_mps_max: f32::NAN,
+                rep: ping.rep,
+                n_pings: 0,
+                revision: 0,
+                rare: Rare::default(),
+            };
+            (rows.push(&row), row)
+        }
+    };
     row.n_pings += 1;
     row.last_us = ping.time_us;
-    row
+    (row_idx, row)
 }
 
 impl Track {
@@ -336,6 +355,8 @@ struct Keep<'a, J> {
     params: &'a Params,
     track: &'a mut Track,
     rows: &'a mut DeviceRows,
+    /// The ping's own row; the others are in `rows`.
+    row: &'a mut Row,
     revision: u32,
     journal: &'a mut J,
 }
@@ -359,9 +380,9 @@ impl<J: Journal> Keep<'_, J> {
             let is_near = leg_m <= radius_m || (self.track.is_stay && from_centre_m <= radius_m);
             let reach_m = self.params.reach_m(ping);
             let leg = Break { leg_us, is_near, from_centre_m, reach_m, is_gap: !is_impossible };
-            let gap_m_before = self.keep_apart(&fix, leg_m, &leg);
+            let gap_m_before = self.keep_apart(leg_m, &leg);
             if is_impossible {
-                self.track.pending = Some(Pending { fix, leg, gap_m_before });
+                self.track.pending = Some(Box::new(Pending { fix, leg, gap_m_before }));
             } else {
                 self.break_off(fix, &leg);
             }
@@ -372,23 +393,36 @@ impl<J: Journal> Keep<'_, J> {
         }
     }
 
-    fn row(&mut self, fix: &Fix) -> &mut Row {
-        let window_us = window_start(fix.time_us, self.params.window_us);
-        self.rows.find(window_us, fix.rep).expect("a ping's row was opened when the ping was read")
+    /// Looks at a row that was opened when one of its pings was read.
+    fn row<T>(&mut self, window_us: i64, rep: u32, look: impl FnOnce(&mut Row) -> T) -> T {
+        if (self.row.window_us, self.row.rep) == (window_us, rep) {
+            return look(self.row);
+        }
+        let row_idx = self.rows.position(window_us, rep).expect("a ping's row was opened when the ping was read");
+        let mut row = self.rows.load(row_idx);
+        let seen = look(&mut row);
+        self.rows.store(row_idx, &row);
+        seen
+    }
+
+    fn window_us(&self, fix: &Fix) -> i64 {
+        window_start(fix.time_us, self.params.window_us)
     }
 
     /// Writes a leg that is no travel; gives the row's gap before it.
-    fn keep_apart(&mut self, fix: &Fix, leg_m: f64, leg: &Break) -> f64 {
-        let row = self.row(fix);
+    fn keep_apart(&mut self, leg_m: f64, leg: &Break) -> f64 {
+        let row = &mut *self.row;
         let gap_m_before = row.rare.gap_m;
         let mut share = Share::default();
         if leg.is_near {
             row.still_us += leg.leg_us;
             share.still_us = leg.leg_us;
         } else {
-            row.rare.gap_m += leg_m;
+            // An impossible leg within a short time was travelled by nobody: its chord is no gap either.
+            share.gap_m = if leg.leg_us > self.params.track.gap_max_us { leg_m } else { 0.0 };
+            share.gap_us = leg.leg_us;
+            row.rare.gap_m += share.gap_m;
             row.rare.gap_us += leg.leg_us;
-            (share.gap_m, share.gap_us) = (leg_m, leg.leg_us);
         }
         self.journal.decided(Decision::Gap, share, leg.leg_us);
         gap_m_before
@@ -396,16 +430,17 @@ impl<J: Journal> Keep<'_, J> {
 
     /// Takes an outlier back.
     fn reject(&mut self, pending: &Pending) {
-        let revision = self.revision;
-        let row = self.row(&pending.fix);
-        if pending.leg.is_near {
-            row.still_us -= pending.leg.leg_us;
-        } else {
-            row.rare.gap_m = pending.gap_m_before;
-            row.rare.gap_us -= pending.leg.leg_us;
-        }
-        row.rare.n_filtered_speed += 1;
-        row.revision = revision;
+        let (revision, window_us) = (self.revision, self.window_us(&pending.fix));
+        self.row(window_us, pending.fix.rep, |row| {
+            if pending.leg.is_near {
+                row.still_us -= pending.leg.leg_us;
+            } else {
+                row.rare.gap_m = pending.gap_m_before;
+                row.rare.gap_us -= pending.leg.leg_us;
+            }
+            row.rare.n_filtered_speed += 1;
+            row.revision = revision;
+        });
         self.journal.rejected(pending.fix.time_us);
     }
 
@@ -448,9 +483,9 @@ impl<J: Journal> Keep<'_, J> {
     fn end_travel(&mut self) {
         let track = &self.track;
         if track.is_stay {
-            self.rows.stays.push(track.cluster.stay(track.last.time_us, true));
+            self.rows.push_stay(track.cluster.stay(track.last.time_us, true));
         } else if track.trip.distance_m > 0.0 {
-            self.rows.trips.push(track.trip.row(track.last.time_us, false));
+            self.rows.push_trip(track.trip.row(track.last.time_us, false));
         }
     }
 
@@ -458,7 +493,7 @@ impl<J: Journal> Keep<'_, J> {
     fn in_stay(&mut self, ping: &Ping, fix: Fix, leg_us: i64) {
         let from_centre_m = self.track.cluster.centre.distance_m(&fix.place);
         if from_centre_m <= self.params.reach_m(ping) {
-            self.row(&fix).still_us += leg_us;
+            self.row.still_us += leg_us;
             let share = Share { still_us: leg_us, ..Share::default() };
             self.journal.decided(Decision::Stay, share, leg_us);
             self.track.cluster.add(&fix.place, from_centre_m);
@@ -472,9 +507,8 @@ impl<J: Journal> Keep<'_, J> {
         trip.n_pings = 2;
         self.track.trip = trip;
         self.track.is_stay = false;
-        let row = self.row(&fix);
-        row.distance_m += from_centre_m;
-        row.moving_us += leg_us;
+        self.row.distance_m += from_centre_m;
+        self.row.moving_us += leg_us;
         let share = Share { distance_m: from_centre_m, moving_us: leg_us, ..Share::default() };
         self.journal.decided(Decision::Counted, share, leg_us);
         self.begin_cluster(fix);
@@ -498,7 +532,7 @@ impl<J: Journal> Keep<'_, J> {
         if from_anchor_m > self.params.gate_m(ping) {
             self.count(&fix, from_anchor_m, leg_us);
         } else {
-            self.row(&fix).still_us += leg_us;
+            self.row.still_us += leg_us;
             self.tail(&fix, 0).inner_us += leg_us;
             let share = Share { still_us: leg_us, ..Share::default() };
             self.journal.decided(Decision::Jitter, share, leg_us);
@@ -514,15 +548,16 @@ impl<J: Journal> Keep<'_, J> {
             let Tail { window_us, rep, inner_us, .. } = self.track.tail[tail_idx];
             if inner_us != 0 {
                 self.track.tail[tail_idx].inner_us = 0;
-                let row = self.rows.find(window_us, rep).expect("rows of the tail are there");
-                row.still_us -= inner_us;
-                row.revision = self.revision;
+                let revision = self.revision;
+                self.row(window_us, rep, |row| {
+                    row.still_us -= inner_us;
+                    row.revision = revision;
+                });
             }
         }
         let moving_us = fix.time_us - self.track.anchor.time_us;
-        let row = self.row(fix);
-        row.distance_m += from_anchor_m;
-        row.moving_us += moving_us;
+        self.row.distance_m += from_anchor_m;
+        self.row.moving_us += moving_us;
         self.track.trip.distance_m += from_anchor_m;
         self.track.anchor = *fix;
         let share = Share { distance_m: from_anchor_m, moving_us, ..Share::default() };
@@ -532,19 +567,21 @@ impl<J: Journal> Keep<'_, J> {
 
     /// What to restore in the fix's row should the cluster be a stay. `written_us`: time of the cluster that is in the row already.
     fn tail(&mut self, fix: &Fix, written_us: i64) -> &mut Tail {
-        let window_us = window_start(fix.time_us, self.params.window_us);
+        let window_us = self.window_us(fix);
         let found = self.track.tail.iter().rposition(|tail| tail.window_us == window_us && tail.rep == fix.rep);
         let tail_idx = found.unwrap_or_else(|| {
-            let row = self.row(fix);
-            let tail = Tail {
+            let tail = self.row(window_us, fix.rep, |row| Tail {
                 window_us,
-                rep: fix.rep,
+                rep: row.rep,
                 distance_m: row.distance_m,
                 moving_us: row.moving_us,
                 still_us: row.still_us - written_us,
                 own_us: 0,
                 inner_us: 0,
-            };
+            });
+            if self.track.tail.capacity() == 0 {
+                self.track.tail.reserve_exact(2);
+            }
             self.track.tail.push(tail);
             self.track.tail.len() - 1
         });
@@ -566,22 +603,23 @@ impl<J: Journal> Keep<'_, J> {
         if fix.time_us - self.track.cluster.start_us < self.params.track.stay_min_us {
             return;
         }
-        for tail in &self.track.tail {
-            let row = self.rows.find(tail.window_us, tail.rep).expect("rows of the tail are there");
+        let revision = self.revision;
+        for tail in std::mem::take(&mut self.track.tail) {
             let (distance_m, moving_us, still_us) = (tail.distance_m, tail.moving_us, tail.still_us + tail.own_us);
-            if (row.distance_m, row.moving_us, row.still_us) != (distance_m, moving_us, still_us) {
-                (row.distance_m, row.moving_us, row.still_us) = (distance_m, moving_us, still_us);
-                row.revision = self.revision;
-            }
+            self.row(tail.window_us, tail.rep, |row| {
+                if (row.distance_m, row.moving_us, row.still_us) != (distance_m, moving_us, still_us) {
+                    (row.distance_m, row.moving_us, row.still_us) = (distance_m, moving_us, still_us);
+                    row.revision = revision;
+                }
+            });
         }
         let track = &mut *self.track;
-        track.tail = Vec::new();
         track.is_stay = true;
         track.cluster.centre_on_mean();
         let trip = &track.trip;
         if trip.distance_m_then > 0.0 {
             let ended = TripState { distance_m: trip.distance_m_then, n_pings: trip.n_pings_then, ..*trip };
-            self.rows.trips.push(ended.row(track.cluster.start_us, false));
+            self.rows.push_trip(ended.row(track.cluster.start_us, false));
         }
         self.journal.stay();
     }

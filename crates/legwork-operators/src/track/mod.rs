@@ -15,7 +15,9 @@
 //! What lives here: the fold over pings, the pings themselves, and the rows. What does not: who carries the device, where accounts are.
 
 mod block;
+mod codec;
 mod config;
+mod coverage;
 mod device;
 mod explain;
 mod fold;
@@ -34,13 +36,13 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{EventBatch, Lookup, Table, TableSnapshot, Verdicts};
+use legwork_types::{EventBatch, Lookup, Table, TableSnapshot, Verdict, Verdicts};
 
 pub use config::TrackConfig;
 
 use crate::Operator;
 use crate::track::block::Blocks;
-use crate::track::device::Taken;
+use crate::track::device::{Straggler, Taken};
 use crate::track::fold::Params;
 use crate::track::input::Columns;
 use crate::track::names::Interner;
@@ -49,6 +51,9 @@ use crate::track::tables::TrackSnapshot;
 /// The tables that the track fills.
 const TABLES: [Table; 5] =
     [Table::DeviceMovement, Table::RepPositions, Table::Stays, Table::Trips, Table::DeviceCoverage];
+
+/// Pings in a chunk: the state at its start is spread over so many, and a late ping folds about half as many again.
+const CHUNK_LEN: u32 = 256;
 
 /// The track operator.
 #[derive(Debug)]
@@ -63,7 +68,8 @@ pub struct Track {
 impl Track {
     /// An operator that has seen nothing.
     pub fn new(time: TimeConfig, config: TrackConfig) -> Track {
-        let params = Params { track: config, window_us: time.window_us };
+        let (window_us, late_horizon_us) = (time.window_us, time.late_horizon_us);
+        let params = Params { track: config, window_us, late_horizon_us, chunk_len: CHUNK_LEN };
         Track { time, params, devices: Interner::default(), reps: Interner::default(), blocks: Blocks::default() }
     }
 }
@@ -72,27 +78,29 @@ impl Operator for Track {
     fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
         let columns = Columns::of(events);
         let mut verdicts = Verdicts::default();
-        let mut unsettled = Vec::new();
+        let (mut late, mut grown) = (Vec::new(), Vec::new());
         for row in 0..events.n_rows() {
             let id = self.devices.intern(columns.device(row));
             let ping = columns.ping(row, &mut self.reps);
             let device = self.blocks.get_mut(id);
-            let taken = device.take(&self.params, self.time.late_horizon_us, self.reps.names(), ping, clock.revision);
-            match taken {
-                Taken::InOrder => {}
-                Taken::Reordered => {
-                    verdicts.n_reordered += u64::from(device.newest().is_some_and(|p| p.time_us > ping.time_us));
-                    unsettled.push(id);
-                }
-                Taken::Refused(verdict) => verdicts.refused.push((row as u32, verdict)),
+            match device.take(&self.params, &ping, clock.revision) {
+                Taken::InOrder(false) => {}
+                Taken::InOrder(true) => grown.push(id),
+                Taken::OutOfOrder(is_older) => late.push(Straggler { device: id, row: row as u32, is_older, ping }),
+                Taken::Late => verdicts.refused.push((row as u32, Verdict::Late)),
             }
             device.lane_then_us = clock.newest_us;
         }
-        unsettled.sort_unstable();
-        unsettled.dedup();
-        for id in unsettled {
-            self.blocks.get_mut(id).settle(&self.params, clock.revision);
+        late.sort_by_key(|straggler| straggler.device);
+        for late in late.chunk_by_mut(|a, b| a.device == b.device) {
+            let device = self.blocks.get_mut(late[0].device);
+            let reps = self.reps.names();
+            verdicts.n_reordered += device.merge(&self.params, late, reps, clock.revision, &mut verdicts.refused);
         }
+        for id in grown {
+            self.blocks.get_mut(id).forget(&self.params);
+        }
+        verdicts.refused.sort_unstable_by_key(|(row, _)| *row);
         verdicts
     }
 
@@ -119,6 +127,7 @@ impl Operator for Track {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.devices.memory_bytes() + self.reps.memory_bytes() + self.blocks.memory_bytes()
+        let (pings, rows, devices) = self.blocks.memory_bytes();
+        self.devices.memory_bytes() + self.reps.memory_bytes() + pings + rows + devices
     }
 }

@@ -37,8 +37,8 @@ impl Ping {
     }
 
     /// Which of two pings of a device with the same event time stays: the larger (sent time, then content). Content is what the
-    /// tables can show; `rep_name` gives names, since ids depend on the order of arrival. The battery is not asked: it
-    /// is known of the newest ping only, see [`Ping::order_of_newest`].
+    /// tables can show; `rep_name` gives names, since ids depend on the order of arrival. The battery is asked last, and known of
+    /// the newest ping only: no table shows that of others.
     pub(crate) fn order_of_equals<'a>(&self, other: &Ping, rep_name: impl Fn(u32) -> Option<&'a str>) -> Ordering {
         self.sent_us
             .cmp(&other.sent_us)
@@ -51,10 +51,6 @@ impl Ping {
             .then_with(|| {
                 if self.rep == other.rep { Ordering::Equal } else { rep_name(self.rep).cmp(&rep_name(other.rep)) }
             })
-    }
-
-    /// The same where both are the newest of their device: the battery decides last.
-    pub(crate) fn order_of_newest<'a>(&self, other: &Ping, rep_name: impl Fn(u32) -> Option<&'a str>) -> Ordering {
-        self.order_of_equals(other, rep_name).then_with(|| order(self.battery_pct.into(), other.battery_pct.into()))
+            .then_with(|| order(self.battery_pct.into(), other.battery_pct.into()))
     }
 }

@@ -1,5 +1,7 @@
 //! What a device's pings add up to: rows of movement, stays, trips.
 
+use std::cmp::Ordering;
+
 use crate::track::place::Place;
 
 /// Figures of a row that most rows do not have.
@@ -56,27 +58,304 @@ pub(crate) struct Trip {
     pub(crate) is_open: bool,
 }
 
+/// What most devices have little of.
+#[derive(Clone, Debug, Default)]
+struct Side {
+    /// By window; of rows whose flag says so.
+    rare: Vec<(i64, u32, Rare)>,
+    stays: Vec<Stay>,
+    trips: Vec<Trip>,
+}
+
 /// Rows of one device.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DeviceRows {
     /// By window, then by first ping.
-    pub(crate) movement: Vec<Row>,
-    /// Those that have ended.
-    pub(crate) stays: Vec<Stay>,
-    /// Those that have ended.
-    pub(crate) trips: Vec<Trip>,
+    movement: Vec<Packed>,
+    side: Option<Box<Side>>,
+}
+
+/// A row in few bytes: little-endian numbers one after the other, see [`Row::pack`].
+#[derive(Clone, Copy, Debug)]
+struct Packed([u8; PACKED_LEN]);
+
+const PACKED_LEN: usize = 59;
+
+/// Reads or writes a number of `N` bytes at `at`, and moves on.
+fn get<const N: usize>(bytes: &[u8; PACKED_LEN], at: &mut usize) -> u64 {
+    let mut word = [0u8; 8];
+    word[..N].copy_from_slice(&bytes[*at..*at + N]);
+    *at += N;
+    u64::from_le_bytes(word)
+}
+
+fn put<const N: usize>(bytes: &mut [u8; PACKED_LEN], at: &mut usize, value: u64) {
+    debug_assert!(N == 8 || value >> (8 * N) == 0, "{value} in {N} bytes");
+    bytes[*at..*at + N].copy_from_slice(&value.to_le_bytes()[..N]);
+    *at += N;
+}
+
+/// Windows between here and there, around 1970: 7 bytes of microseconds.
+const WINDOW_BIAS: i64 = 1 << 55;
+
+impl Packed {
+    #[inline]
+    fn window_us(&self) -> i64 {
+        get::<7>(&self.0, &mut 0) as i64 - WINDOW_BIAS
+    }
+
+    fn rep(&self) -> u32 {
+        get::<4>(&self.0, &mut 7) as u32
+    }
+}
+
+impl Row {
+    /// 7 bytes of window (years -828 to 3111), 5 of offsets (12 days), 6 of seconds (8 years), 3 of counts and flag.
+    fn pack(&self) -> Packed {
+        let mut bytes = [0u8; PACKED_LEN];
+        let (to, at) = (&mut bytes, &mut 0);
+        let has_rare = u64::from(self.rare != Rare::default());
+        put::<7>(to, at, (self.window_us + WINDOW_BIAS) as u64);
+        put::<4>(to, at, u64::from(self.rep));
+        put::<5>(to, at, (self.first_us - self.window_us) as u64);
+        put::<5>(to, at, (self.last_us - self.window_us) as u64);
+        put::<5>(to, at, self.moving_us as u64);
+        put::<6>(to, at, self.still_us as u64);
+        put::<8>(to, at, self.raw_m.to_bits());
+        put::<8>(to, at, self.distance_m.to_bits());
+        put::<4>(to, at, u64::from(self.speed_mps_max.to_bits()));
+        put::<4>(to, at, u64::from(self.revision));
+        put::<3>(to, at, u64::from(self.n_pings) << 1 | has_rare);
+        Packed(bytes)
+    }
+
+    fn unpack(packed: &Packed, rare: impl FnOnce(i64, u32) -> Rare) -> Row {
+        let (from, at) = (&packed.0, &mut 0);
+        let window_us = get::<7>(from, at) as i64 - WINDOW_BIAS;
+        let rep = get::<4>(from, at) as u32;
+        let first_us = window_us + get::<5>(from, at) as i64;
+        let last_us = window_us + get::<5>(from, at) as i64;
+        let (moving_us, still_us) = (get::<5>(from, at) as i64, get::<6>(from, at) as i64);
+        let (raw_m, distance_m) = (f64::from_bits(get::<8>(from, at)), f64::from_bits(get::<8>(from, at)));
+        let speed_mps_max = f32::from_bits(get::<4>(from, at) as u32);
+        let revision = get::<4>(from, at) as u32;
+        let n_pings = get::<3>(from, at) as u32;
+        let rare = if n_pings & 1 == 1 { rare(window_us, rep) } else { Rare::default() };
+        let n_pings = n_pings >> 1;
+        Row {
+            window_us,
+            first_us,
+            last_us,
+            moving_us,
+            still_us,
+            raw_m,
+            distance_m,
+            speed_mps_max,
+            rep,
+            n_pings,
+            revision,
+            rare,
+        }
+    }
+}
+
+/// Where the rows of a device stood: all rows before `n_rows` were done with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mark {
+    pub(crate) n_rows: usize,
+    /// Rows that may change, as they were.
+    pub(crate) open: Vec<Row>,
+    pub(crate) n_stays: usize,
+    pub(crate) n_trips: usize,
+}
+
+impl Mark {
+    /// Moves it by as many rows as `now` is from `then`.
+    pub(crate) fn shift(&mut self, then: &Mark, now: &Mark) {
+        self.n_rows = self.n_rows - then.n_rows + now.n_rows;
+        self.n_stays = self.n_stays - then.n_stays + now.n_stays;
+        self.n_trips = self.n_trips - then.n_trips + now.n_trips;
+    }
+
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.open.capacity() * size_of::<Row>()
+    }
+
+    /// Whether what follows will be the same as after `other`.
+    pub(crate) fn is_same(&self, other: &Mark) -> bool {
+        self.open.len() == other.open.len() && self.open.iter().zip(&other.open).all(|(a, b)| a.is_same(b))
+    }
 }
 
 impl DeviceRows {
-    /// The row of a window and rep, which is among the last ones; none when there is none yet.
-    #[inline]
-    pub(crate) fn find(&mut self, window_us: i64, rep: u32) -> Option<&mut Row> {
-        self.movement
-            .iter_mut()
-            .rev()
-            .take_while(|row| row.window_us >= window_us)
-            .find(|row| row.window_us == window_us && row.rep == rep)
+    /// The open rows of a mark alone.
+    pub(crate) fn of(mark: &Mark) -> DeviceRows {
+        let mut rows = DeviceRows::default();
+        mark.open.iter().for_each(|row| {
+            rows.push(row);
+        });
+        rows
     }
+
+    fn rare(&self, window_us: i64, rep: u32) -> Rare {
+        let rare = self.side.as_ref().map_or(&[][..], |side| &side.rare);
+        let first = rare.partition_point(|(window, _, _)| *window < window_us);
+        let found = rare[first..].iter().take_while(|(window, _, _)| *window == window_us).find(|r| r.1 == rep);
+        found.map_or_else(Rare::default, |(_, _, rare)| *rare)
+    }
+
+    fn unpack(&self, packed: &Packed) -> Row {
+        Row::unpack(packed, |window_us, rep| self.rare(window_us, rep))
+    }
+
+    /// All rows of `device_movement`.
+    pub(crate) fn movement(&self) -> impl ExactSizeIterator<Item = Row> {
+        self.movement.iter().map(|packed| self.unpack(packed))
+    }
+
+    pub(crate) fn n_movement(&self) -> usize {
+        self.movement.len()
+    }
+
+    /// Stays that have ended.
+    pub(crate) fn stays(&self) -> &[Stay] {
+        self.side.as_ref().map_or(&[], |side| &side.stays)
+    }
+
+    /// Trips that have ended.
+    pub(crate) fn trips(&self) -> &[Trip] {
+        self.side.as_ref().map_or(&[], |side| &side.trips)
+    }
+
+    pub(crate) fn push_stay(&mut self, stay: Stay) {
+        self.side.get_or_insert_default().stays.push(stay);
+    }
+
+    pub(crate) fn push_trip(&mut self, trip: Trip) {
+        self.side.get_or_insert_default().trips.push(trip);
+    }
+
+    /// Position of the row of a window and rep, which is among the last ones.
+    #[inline]
+    pub(crate) fn position(&self, window_us: i64, rep: u32) -> Option<usize> {
+        let mut idx = self.movement.len();
+        while idx > 0 {
+            idx -= 1;
+            let row = &self.movement[idx];
+            match row.window_us().cmp(&window_us) {
+                Ordering::Less => return None,
+                Ordering::Equal if row.rep() == rep => return Some(idx),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    #[inline]
+    pub(crate) fn load(&self, idx: usize) -> Row {
+        self.unpack(&self.movement[idx])
+    }
+
+    #[inline]
+    pub(crate) fn store(&mut self, idx: usize, row: &Row) {
+        self.movement[idx] = row.pack();
+        if row.rare != Rare::default() {
+            self.store_rare(row);
+        }
+    }
+
+    fn store_rare(&mut self, row: &Row) {
+        let rare = &mut self.side.get_or_insert_default().rare;
+        let first = rare.partition_point(|(window, _, _)| *window < row.window_us);
+        let same_window = rare[first..].iter_mut().take_while(|(window, _, _)| *window == row.window_us);
+        for (_, rep, held) in same_window {
+            if *rep == row.rep {
+                *held = row.rare;
+                return;
+            }
+        }
+        rare.insert(first, (row.window_us, row.rep, row.rare));
+    }
+
+    /// Appends a row; gives its position.
+    pub(crate) fn push(&mut self, row: &Row) -> usize {
+        if self.movement.len() == self.movement.capacity() {
+            // Many devices have few rows each: grow by little.
+            self.movement.reserve_exact((self.movement.len() / 8).max(2));
+        }
+        let idx = self.movement.len();
+        self.movement.push(row.pack());
+        self.store(idx, row);
+        idx
+    }
+
+    /// Where the rows stand when those from `open_from_us` on may still change.
+    pub(crate) fn mark(&self, open_from_us: i64) -> Mark {
+        let n_open = self.movement.iter().rev().take_while(|row| row.window_us() >= open_from_us).count();
+        let n_rows = self.movement.len() - n_open;
+        Mark {
+            n_rows,
+            open: self.movement[n_rows..].iter().map(|packed| self.unpack(packed)).collect(),
+            n_stays: self.stays().len(),
+            n_trips: self.trips().len(),
+        }
+    }
+
+    /// Goes back to where the rows stood; gives what came since, with rows that were open then as they became.
+    pub(crate) fn rewind(&mut self, mark: &Mark) -> Since {
+        let movement: Vec<Row> = self.movement[mark.n_rows..].iter().map(|packed| self.unpack(packed)).collect();
+        self.movement.truncate(mark.n_rows);
+        let mut since = Since { movement, stays: Vec::new(), trips: Vec::new() };
+        if let Some(side) = &mut self.side {
+            let window_us = self.movement.last().map_or(i64::MIN, Packed::window_us);
+            side.rare.truncate(side.rare.partition_point(|(window, _, _)| *window <= window_us));
+            since.stays = side.stays.split_off(mark.n_stays);
+            since.trips = side.trips.split_off(mark.n_trips);
+        }
+        for row in &mark.open {
+            self.push(row);
+        }
+        since
+    }
+
+    /// Replaces what may still change by what came after `then`, a later mark of what `since` began at.
+    pub(crate) fn resume(&mut self, since: &Since, begun: &Mark, now: &Mark, then: &Mark) {
+        drop(self.rewind(&Mark { open: Vec::new(), ..now.clone() }));
+        since.movement[then.n_rows - begun.n_rows..].iter().for_each(|row| {
+            self.push(row);
+        });
+        since.stays[then.n_stays - begun.n_stays..].iter().for_each(|stay| self.push_stay(*stay));
+        since.trips[then.n_trips - begun.n_trips..].iter().for_each(|trip| self.push_trip(*trip));
+    }
+
+    /// Gives rows from `from` to `to` the revision of their older version that says the same, or `revision`.
+    pub(crate) fn keep_revisions(&mut self, from: usize, to: usize, since: &Since, revision: u32) {
+        for idx in from..to {
+            let row = self.load(idx);
+            let first = since.movement.partition_point(|old| old.window_us < row.window_us);
+            let mut same_window = since.movement[first..].iter().take_while(|old| old.window_us == row.window_us);
+            let old = same_window.find(|old| old.rep == row.rep).filter(|old| row.is_same(old));
+            self.store(idx, &Row { revision: old.map_or(revision, |old| old.revision), ..row });
+        }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let side = self.side.as_ref().map_or(0, |side| {
+            size_of::<Side>()
+                + side.rare.capacity() * size_of::<(i64, u32, Rare)>()
+                + side.stays.capacity() * size_of::<Stay>()
+                + side.trips.capacity() * size_of::<Trip>()
+        });
+        self.movement.capacity() * PACKED_LEN + side
+    }
+}
+
+/// Rows since a mark.
+#[derive(Debug)]
+pub(crate) struct Since {
+    movement: Vec<Row>,
+    stays: Vec<Stay>,
+    trips: Vec<Trip>,
 }
 
 /// Fixes close together: the device may be standing still.
@@ -86,7 +365,7 @@ pub(crate) struct Cluster {
     pub(crate) rep: u32,
     pub(crate) n_pings: u32,
     /// Its first fix; offsets are relative to it.
-    origin: Place,
+    origin: (f64, f64),
     /// Sums of offsets, degrees.
     offset_lat: f64,
     offset_lon: f64,
@@ -102,7 +381,7 @@ impl Cluster {
             start_us,
             rep,
             n_pings: 1,
-            origin,
+            origin: (origin.lat, origin.lon),
             offset_lat: zero,
             offset_lon: zero,
             radius_m: zero,
@@ -114,9 +393,9 @@ impl Cluster {
     #[inline]
     pub(crate) fn add(&mut self, place: &Place, distance_m: f64) {
         self.n_pings += 1;
-        self.offset_lat += place.lat - self.origin.lat;
+        self.offset_lat += place.lat - self.origin.0;
         // Either side of the date line is near.
-        let offset_lon = place.lon - self.origin.lon;
+        let offset_lon = place.lon - self.origin.1;
         self.offset_lon += if offset_lon > 180.0 {
             offset_lon - 360.0
         } else if offset_lon < -180.0 {
@@ -131,7 +410,7 @@ impl Cluster {
     #[inline]
     pub(crate) fn centre_on_mean(&mut self) {
         let n_pings = f64::from(self.n_pings);
-        let lon = self.origin.lon + self.offset_lon / n_pings;
+        let lon = self.origin.1 + self.offset_lon / n_pings;
         let lon = if lon > 180.0 {
             lon - 360.0
         } else if lon < -180.0 {
@@ -139,7 +418,7 @@ impl Cluster {
         } else {
             lon
         };
-        self.centre = Place::new((self.origin.lat + self.offset_lat / n_pings).clamp(-90.0, 90.0), lon);
+        self.centre = Place::new((self.origin.0 + self.offset_lat / n_pings).clamp(-90.0, 90.0), lon);
     }
 
     pub(crate) fn stay(&self, last_us: i64, has_ended: bool) -> Stay {
@@ -157,25 +436,12 @@ impl Cluster {
 }
 
 impl Row {
-    /// Takes over the revision of an older version that says the same.
-    pub(crate) fn keep_revision(&mut self, old: &Row) {
-        let unchanged = Row { revision: old.revision, ..*self };
-        if unchanged.is_same(old) {
-            self.revision = old.revision;
-        }
-    }
-
-    /// Equality, where a missing speed equals a missing speed.
+    /// Equality but for the revision, where a missing speed equals a missing speed.
     fn is_same(&self, other: &Row) -> bool {
-        let speed = |row: &Row| if row.speed_mps_max.is_nan() { -1.0 } else { row.speed_mps_max };
-        Row { speed_mps_max: speed(self), ..*self } == Row { speed_mps_max: speed(other), ..*other }
-    }
-}
-
-impl DeviceRows {
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.movement.capacity() * size_of::<Row>()
-            + self.stays.capacity() * size_of::<Stay>()
-            + self.trips.capacity() * size_of::<Trip>()
+        let plain = |row: &Row| {
+            let speed_mps_max = if row.speed_mps_max.is_nan() { -1.0 } else { row.speed_mps_max };
+            Row { speed_mps_max, revision: 0, ..*row }
+        };
+        plain(self) == plain(other)
     }
 }

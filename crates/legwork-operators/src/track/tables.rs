@@ -1,6 +1,5 @@
 //! The tables as Arrow, made when they are read.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -9,11 +8,11 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::datatypes::SchemaRef;
-use h3o::{LatLng, Resolution};
-use legwork_types::time::{DAY_US, LaneClock, TimeConfig, window_start};
+use legwork_types::time::{LaneClock, TimeConfig};
 use legwork_types::{Table, TableSnapshot};
 
 use crate::track::block::Block;
+use crate::track::coverage::Coverage;
 use crate::track::device::Device;
 use crate::track::fold::Params;
 use crate::track::names::Names;
@@ -22,8 +21,6 @@ use crate::track::rows::{Row, Stay, Trip};
 
 /// Rows that a chunk aims at.
 const CHUNK_LEN: usize = 4096;
-/// Cells of coverage: edges of some 200 m, a block of houses.
-const COVERAGE_RESOLUTION: Resolution = Resolution::Nine;
 
 /// What a table held at one moment. It shares the writer's blocks; the writer copies those that it changes meanwhile.
 #[derive(Debug)]
@@ -44,15 +41,6 @@ struct Of<'a, T> {
     id: u32,
     device: &'a Device,
     row: T,
-}
-
-/// Pings of a device in a cell on a day.
-struct Coverage {
-    day_us: i64,
-    cell: u64,
-    n_pings: i64,
-    first_us: i64,
-    last_us: i64,
 }
 
 impl TrackSnapshot {
@@ -83,17 +71,17 @@ impl TrackSnapshot {
     }
 
     fn is_open(&self, device: &Device, window_end_us: i64) -> bool {
-        let clock_us = device.newest().map_or(i64::MIN, |ping| ping.time_us);
+        let clock_us = device.clock_us().unwrap_or(i64::MIN);
         self.clock.is_open(&self.time, window_end_us, clock_us, device.lane_then_us)
     }
 
-    fn movement(&self, rows: &[Of<'_, &Row>], column: &str) -> ArrayRef {
+    fn movement(&self, rows: &[Of<'_, Row>], column: &str) -> ArrayRef {
         let end = |row: &Row| row.window_us + self.time.window_us;
         match column {
             "device_id" => texts(rows.iter().map(|r| Some(self.devices.get(r.id)))),
             "rep_id" => texts(rows.iter().map(|r| rep_name(&self.reps, r.row.rep))),
             "window_start" => times(rows.iter().map(|r| Some(r.row.window_us))),
-            "window_end" => times(rows.iter().map(|r| Some(end(r.row)))),
+            "window_end" => times(rows.iter().map(|r| Some(end(&r.row)))),
             "n_pings" => counts(rows.iter().map(|r| r.row.n_pings)),
             "raw_m" => measures(rows.iter().map(|r| r.row.raw_m)),
             "distance_m" => measures(rows.iter().map(|r| r.row.distance_m)),
@@ -108,13 +96,13 @@ impl TrackSnapshot {
             "n_filtered_speed" => counts(rows.iter().map(|r| r.row.rare.n_filtered_speed)),
             "n_filtered_mock" => counts(rows.iter().map(|r| r.row.rare.n_filtered_mock)),
             "odometer_m" => opt_measures(rows.iter().map(|r| r.row.rare.odometer_m.unwrap_or(f64::NAN))),
-            "is_open" => flags(rows.iter().map(|r| self.is_open(r.device, end(r.row)))),
+            "is_open" => flags(rows.iter().map(|r| self.is_open(r.device, end(&r.row)))),
             "revision" => counts(rows.iter().map(|r| r.row.revision)),
             other => unreachable!("device_movement has no column {other}"),
         }
     }
 
-    fn positions(&self, rows: &[Of<'_, &Ping>], column: &str) -> ArrayRef {
+    fn positions(&self, rows: &[Of<'_, Ping>], column: &str) -> ArrayRef {
         match column {
             "device_id" => texts(rows.iter().map(|r| Some(self.devices.get(r.id)))),
             "rep_id" => texts(rows.iter().map(|r| rep_name(&self.reps, r.row.rep))),
@@ -164,7 +152,7 @@ impl TrackSnapshot {
                 let cells: Vec<String> = rows.iter().map(|r| format!("{:x}", r.row.cell)).collect();
                 texts(cells.iter().map(|cell| Some(cell.as_str())))
             }
-            "n_pings" => Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.row.n_pings))),
+            "n_pings" => counts(rows.iter().map(|r| r.row.n_pings)),
             "first_fix_time" => times(rows.iter().map(|r| Some(r.row.first_us))),
             "last_fix_time" => times(rows.iter().map(|r| Some(r.row.last_us))),
             other => unreachable!("device_coverage has no column {other}"),
@@ -176,7 +164,7 @@ impl TrackSnapshot {
         match self.table {
             Table::DeviceMovement => {
                 let rows: Vec<_> = devices()
-                    .flat_map(|(id, device)| device.rows.movement.iter().map(move |row| Of { id, device, row }))
+                    .flat_map(|(id, device)| device.rows.movement().map(move |row| Of { id, device, row }))
                     .collect();
                 (rows.len(), names.iter().map(|name| self.movement(&rows, name)).collect())
             }
@@ -207,39 +195,26 @@ impl TrackSnapshot {
 
 fn n_rows_of(table: Table, device: &Device) -> usize {
     match table {
-        Table::RepPositions => usize::from(device.newest().is_some()),
-        Table::Stays => all_stays(device).count(),
-        Table::Trips => all_trips(device).count(),
-        _ => device.rows.movement.len(),
+        Table::RepPositions => usize::from(device.clock_us().is_some()),
+        Table::Stays => device.rows.stays().len() + usize::from(device.state().under_way().0.is_some()),
+        Table::Trips => device.rows.trips().len() + usize::from(device.state().under_way().1.is_some()),
+        _ => device.rows.n_movement(),
     }
 }
 
 fn all_stays(device: &Device) -> impl Iterator<Item = Stay> {
-    device.rows.stays.iter().copied().chain(device.state().under_way().0)
+    device.rows.stays().iter().copied().chain(device.state().under_way().0)
 }
 
 fn all_trips(device: &Device) -> impl Iterator<Item = Trip> {
-    device.rows.trips.iter().copied().chain(device.state().under_way().1)
+    device.rows.trips().iter().copied().chain(device.state().under_way().1)
 }
 
 /// Kept fixes by day and cell.
 fn coverage_of(device: &Device, params: &Params) -> Vec<Coverage> {
-    let mut cells: BTreeMap<(i64, u64), Coverage> = BTreeMap::new();
-    for explained in device.explain(params).iter().filter(|e| e.is_kept()) {
-        let ping = &explained.ping;
-        let Ok(place) = LatLng::new(ping.lat, ping.lon) else { continue };
-        let (day_us, cell) = (window_start(ping.time_us, DAY_US), u64::from(place.to_cell(COVERAGE_RESOLUTION)));
-        let covered = cells.entry((day_us, cell)).or_insert(Coverage {
-            day_us,
-            cell,
-            n_pings: 0,
-            first_us: ping.time_us,
-            last_us: ping.time_us,
-        });
-        covered.n_pings += 1;
-        covered.last_us = ping.time_us;
-    }
-    cells.into_values().collect()
+    let mut list = device.past_coverage().to_vec();
+    Coverage::add_all(&mut list, device.explain(params).iter());
+    list
 }
 
 impl TableSnapshot for TrackSnapshot {

@@ -1,6 +1,7 @@
 //! The operator against a naive one, against itself in other orders of arrival, on recorded and on simulated tracks.
 
 mod geolife;
+mod measure;
 mod oracle;
 mod properties;
 mod simulated;
@@ -78,6 +79,13 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(time: TimeConfig, config: TrackConfig) -> Lane {
         Lane { track: Track::new(time, config), clock: LaneClock::START }
+    }
+
+    /// With chunks of another length, so that boundaries fall elsewhere.
+    pub(super) fn with_chunks(time: TimeConfig, config: TrackConfig, chunk_len: u32) -> Lane {
+        let mut lane = Lane::new(time, config);
+        lane.track.params.chunk_len = chunk_len;
+        lane
     }
 
     pub(super) fn apply(&mut self, events: &[Event]) -> Verdicts {

@@ -51,6 +51,8 @@ pub(super) struct Answer {
     pub(super) stays: Vec<Stay>,
     pub(super) trips: Vec<Trip>,
     pub(super) newest: Option<Event>,
+    /// Fixes that were not left out.
+    pub(super) n_kept: usize,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -113,7 +115,7 @@ pub(super) fn answer(events: &[Event], config: &TrackConfig, time: &TimeConfig) 
         parts[ping] = walk.parts[at];
     }
     let (stays, trips) = (walk.stays, walk.trips);
-    Answer { movement: movement(&pings, &fates, &parts, time), stays, trips, newest: pings.last().cloned() }
+    Answer { movement: movement(&pings, &fates, &parts, time), stays, trips, newest: pings.last().cloned(), n_kept: kept.len() }
 }
 
 fn fates(pings: &[Event], config: &TrackConfig) -> Vec<Fate> {
@@ -255,7 +257,9 @@ impl Walk<'_> {
     }
 
     fn gap(&mut self, i: usize) {
-        self.parts[i].gap_m = metres(self.fixes[i - 1], self.fixes[i]);
+        if self.leg_us(i) > self.config.gap_max_us {
+            self.parts[i].gap_m = metres(self.fixes[i - 1], self.fixes[i]);
+        }
         self.parts[i].gap_us = self.leg_us(i);
     }
 

@@ -28,7 +28,7 @@ fn life(device: &str, n_events: usize, random: &mut Random) -> Vec<Event> {
     let mut time_us = 1_700_000_000 * SECOND_US + random.below(HOUR_US as u64) as i64;
     let mut odometer_m = 1000.0;
     let mut events: Vec<Event> = Vec::new();
-    let scale = 10f64.powi(random.below(2) as i32 * 7);
+    let scale: f64 = 10f64.powi(random.below(2) as i32 * 7);
     while events.len() < n_events {
         let (speed_mps, noise_m) = [(0.0, 12.0), (1.4, 5.0), (15.0, 4.0), (0.3, 30.0)][random.below(4) as usize];
         let heading = random.unit() * std::f64::consts::TAU;
@@ -173,6 +173,11 @@ fn check(lane: &mut Lane, events: &[Event], config: &TrackConfig, time: &TimeCon
         prop_assert_eq!((&row[2], &row[3]), (&Cell::Int(trip.start_us), &Cell::Int(trip.end_us)));
         prop_assert!(close(row[4].float(), trip.distance_m), "{row:?} {trip:?}");
     }
+    let coverage = lane.rows("device_coverage");
+    for (device, answer) in &answers {
+        let of_device = coverage.iter().filter(|row| row[0] == Cell::Text((*device).into()));
+        prop_assert_eq!(of_device.map(|row| row[3].float() as usize).sum::<usize>(), answer.n_kept);
+    }
     let positions = lane.rows("rep_positions");
     prop_assert_eq!(positions.len(), answers.len());
     for (row, (device, answer)) in positions.iter().zip(&answers) {
@@ -277,7 +282,7 @@ proptest! {
         let mut sorted = Lane::new(time, config);
         sorted.apply(&events);
         disorder(&mut events, &mut random);
-        let mut lane = Lane::new(time, config);
+        let mut lane = Lane::with_chunks(time, config, 1 + random.below(40) as u32);
         let (mut n_refused, batches) = (0, cut(&events, &mut random));
         for batch in &batches {
             n_refused += lane.apply(batch).refused.len();
@@ -299,7 +304,7 @@ proptest! {
         if random.below(3) > 0 {
             disorder(&mut events, &mut random);
         }
-        let mut lane = Lane::new(time, config);
+        let mut lane = Lane::with_chunks(time, config, 1 + random.below(20) as u32);
         let mut seen = Vec::new();
         for batch in cut(&events, &mut random) {
             lane.apply(&batch);
@@ -319,7 +324,7 @@ proptest! {
         let config = TrackConfig::default();
         let mut events = fleet(2, n_events, &mut random);
         disorder(&mut events, &mut random);
-        let mut lane = Lane::new(time, config);
+        let mut lane = Lane::with_chunks(time, config, 1 + random.below(20) as u32);
         let mut clocks: BTreeMap<String, i64> = BTreeMap::new();
         let mut accepted = Vec::new();
         for batch in cut(&events, &mut random) {

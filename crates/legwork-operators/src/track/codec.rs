@@ -1,0 +1,378 @@
+//! Pings in few bits, without loss.
+//!
+//! Each field is written as its difference from what is expected after the ping before: the same step in time, the same place (in units
+//! of 1e-7 degrees where both coordinates are whole multiples of them, else in units of the last place of the doubles), the same
+//! accuracy and speed (exclusive or, bits reversed, since short decimals end in zeros). A difference takes as many bits as the one
+//! before in its field, or says how many it takes. What a ping has at all is said when it changes.
+//! *Source* of the idea: Pelkonen et al., "Gorilla: a fast, scalable, in-memory time series database", 2015.
+
+use crate::track::ping::{NO_REP, NO_TIME, Ping};
+
+const HAS_SENT: u8 = 1;
+const HAS_ACCURACY: u8 = 2;
+const HAS_SPEED: u8 = 4;
+const HAS_ODOMETER: u8 = 8;
+const IS_MOCK: u8 = 16;
+const IS_DECIMAL: u8 = 32;
+/// A rep follows.
+const NEW_REP: u8 = 64;
+
+/// Units of a decimal coordinate in a degree.
+const UNITS: f64 = 1e7;
+
+const TIME: usize = 0;
+const LAT: usize = 1;
+const LON: usize = 2;
+const ACCURACY: usize = 3;
+const SPEED: usize = 4;
+const ODOMETER: usize = 5;
+const SENT: usize = 6;
+
+/// What is expected of the next ping.
+#[derive(Clone, Copy, Debug)]
+struct Context {
+    time_us: i64,
+    step_us: i64,
+    sent_lag_us: i64,
+    lat: f64,
+    lon: f64,
+    odometer_m: f64,
+    accuracy_m: f32,
+    speed_mps: f32,
+    rep: u32,
+    flags: u8,
+    /// Bits of the last difference by field, in steps of [`WIDTH_STEP`].
+    widths: [u8; 7],
+}
+
+/// Widths are multiples of so many bits.
+const WIDTH_STEP: u32 = 4;
+
+const START: Context = Context {
+    time_us: 0,
+    step_us: 0,
+    sent_lag_us: 0,
+    lat: 0.0,
+    lon: 0.0,
+    odometer_m: 0.0,
+    accuracy_m: 0.0,
+    speed_mps: 0.0,
+    rep: NO_REP,
+    flags: 0,
+    widths: [0; 7],
+};
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+fn units(degrees: f64) -> i64 {
+    (degrees * UNITS).round() as i64
+}
+
+/// Whether units hold the value exactly; not so for -0.
+fn is_decimal(degrees: f64) -> bool {
+    (units(degrees) as f64 / UNITS).to_bits() == degrees.to_bits()
+}
+
+/// Difference of coordinates, in units or in last places.
+fn difference(from: f64, to: f64, decimal: bool) -> u64 {
+    zigzag(if decimal {
+        units(to).wrapping_sub(units(from))
+    } else {
+        (to.to_bits() as i64).wrapping_sub(from.to_bits() as i64)
+    })
+}
+
+fn moved(from: f64, difference: u64, decimal: bool) -> f64 {
+    let difference = unzigzag(difference);
+    if decimal {
+        units(from).wrapping_add(difference) as f64 / UNITS
+    } else {
+        f64::from_bits((from.to_bits() as i64).wrapping_add(difference) as u64)
+    }
+}
+
+fn mixed(before: f32, now: f32) -> u64 {
+    u64::from((before.to_bits() ^ now.to_bits()).reverse_bits())
+}
+
+fn unmixed(before: f32, mix: u64) -> f32 {
+    f32::from_bits(before.to_bits() ^ (mix as u32).reverse_bits())
+}
+
+/// Pings after each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer {
+    bytes: Vec<u8>,
+    /// Free bits in the last byte.
+    n_free: u32,
+    context: Context,
+}
+
+impl Context {
+    /// The ping after which it is this.
+    fn ping(&self) -> Ping {
+        let has = |flag: u8| self.flags & flag != 0;
+        let held = |flag: u8, value: f32| if has(flag) { value } else { f32::NAN };
+        Ping {
+            time_us: self.time_us,
+            sent_us: if has(HAS_SENT) { self.time_us.wrapping_add(self.sent_lag_us) } else { NO_TIME },
+            lat: self.lat,
+            lon: self.lon,
+            odometer_m: if has(HAS_ODOMETER) { self.odometer_m } else { f64::NAN },
+            accuracy_m: held(HAS_ACCURACY, self.accuracy_m),
+            speed_mps: held(HAS_SPEED, self.speed_mps),
+            battery_pct: f32::NAN,
+            rep: self.rep,
+            mock: has(IS_MOCK),
+        }
+    }
+}
+
+impl Writer {
+    /// The last ping written, without its battery. Meaningless before the first.
+    #[inline]
+    pub(crate) fn last(&self) -> Ping {
+        self.context.ping()
+    }
+
+    #[inline]
+    pub(crate) fn last_time_us(&self) -> i64 {
+        self.context.time_us
+    }
+
+    pub(crate) fn new() -> Writer {
+        Writer { bytes: Vec::new(), n_free: 0, context: START }
+    }
+
+    /// The bytes, as [`Reader`] takes them.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    pub(crate) fn into_bytes(self) -> Box<[u8]> {
+        self.bytes.into_boxed_slice()
+    }
+
+    /// Writes the low `n_bits` of `value`, low ones first.
+    #[inline]
+    fn bits(&mut self, mut value: u64, mut n_bits: u32) {
+        if self.n_free > 0 && n_bits > 0 {
+            let last = self.bytes.len() - 1;
+            self.bytes[last] |= (value << (8 - self.n_free)) as u8;
+            if n_bits <= self.n_free {
+                self.n_free -= n_bits;
+                return;
+            }
+            value >>= self.n_free;
+            n_bits -= self.n_free;
+            self.n_free = 0;
+        }
+        if n_bits > 0 {
+            let n_bytes = n_bits.div_ceil(8) as usize;
+            if self.bytes.len() + n_bytes > self.bytes.capacity() {
+                // Many devices hold few pings each: grow by little.
+                self.bytes.reserve_exact((self.bytes.len() / 8).max(24));
+            }
+            self.bytes.extend_from_slice(&value.to_le_bytes()[..n_bytes]);
+            self.n_free = n_bytes as u32 * 8 - n_bits;
+        }
+    }
+
+    #[inline]
+    fn field(&mut self, field: usize, value: u64) {
+        let width = (u64::BITS - value.leading_zeros()).div_ceil(WIDTH_STEP) as u8;
+        let before = self.context.widths[field];
+        // One step less than before is not worth saying so.
+        if width == before || width + 1 == before {
+            self.bits(0, 1);
+            self.bits(value, u32::from(before) * WIDTH_STEP);
+        } else {
+            self.context.widths[field] = width;
+            self.bits(1 | u64::from(width) << 1, 6);
+            self.bits(value, u32::from(width) * WIDTH_STEP);
+        }
+    }
+
+    /// Writes a ping later than the one before. Its battery is not kept.
+    pub(crate) fn push(&mut self, ping: &Ping) {
+        let before = self.context;
+        let mut flags = 0;
+        let has = |condition: bool, flag: u8| if condition { flag } else { 0 };
+        flags |= has(ping.sent_us != NO_TIME, HAS_SENT);
+        flags |= has(!ping.accuracy_m.is_nan(), HAS_ACCURACY);
+        flags |= has(!ping.speed_mps.is_nan(), HAS_SPEED);
+        flags |= has(!ping.odometer_m.is_nan(), HAS_ODOMETER);
+        flags |= has(ping.mock, IS_MOCK);
+        let decimal = is_decimal(ping.lat) && is_decimal(ping.lon);
+        flags |= has(decimal, IS_DECIMAL);
+        flags |= has(ping.rep != before.rep, NEW_REP);
+        if flags == before.flags {
+            self.bits(0, 1);
+        } else {
+            self.bits(1 | u64::from(flags) << 1, 8);
+        }
+        if flags & NEW_REP != 0 {
+            self.bits(u64::from(ping.rep), 32);
+        }
+        let step_us = ping.time_us.wrapping_sub(before.time_us);
+        self.field(TIME, zigzag(step_us.wrapping_sub(before.step_us)));
+        self.field(LAT, difference(before.lat, ping.lat, decimal));
+        self.field(LON, difference(before.lon, ping.lon, decimal));
+        let context = &mut self.context;
+        (context.time_us, context.step_us, context.lat, context.lon) = (ping.time_us, step_us, ping.lat, ping.lon);
+        (context.rep, context.flags) = (ping.rep, flags & !NEW_REP);
+        if flags & HAS_ACCURACY != 0 {
+            self.context.accuracy_m = ping.accuracy_m;
+            self.field(ACCURACY, mixed(before.accuracy_m, ping.accuracy_m));
+        }
+        if flags & HAS_SPEED != 0 {
+            self.context.speed_mps = ping.speed_mps;
+            self.field(SPEED, mixed(before.speed_mps, ping.speed_mps));
+        }
+        if flags & HAS_ODOMETER != 0 {
+            self.context.odometer_m = ping.odometer_m;
+            self.field(ODOMETER, difference(before.odometer_m, ping.odometer_m, false));
+        }
+        if flags & HAS_SENT != 0 {
+            let lag_us = ping.sent_us.wrapping_sub(ping.time_us);
+            self.context.sent_lag_us = lag_us;
+            self.field(SENT, zigzag(lag_us.wrapping_sub(before.sent_lag_us)));
+        }
+    }
+}
+
+/// Reads what a [`Writer`] wrote.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    bytes: &'a [u8],
+    at_bit: usize,
+    n_left: u32,
+    context: Context,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8], n_pings: u32) -> Reader<'a> {
+        Reader { bytes, at_bit: 0, n_left: n_pings, context: START }
+    }
+
+    #[inline]
+    fn bits(&mut self, n_bits: u32) -> u64 {
+        if n_bits == 0 {
+            return 0;
+        }
+        let (byte, shift) = (self.at_bit / 8, (self.at_bit % 8) as u32);
+        self.at_bit += n_bits as usize;
+        let mut word = [0u8; 8];
+        let rest = &self.bytes[byte..];
+        let n_bytes = rest.len().min(8);
+        word[..n_bytes].copy_from_slice(&rest[..n_bytes]);
+        let mut value = u64::from_le_bytes(word) >> shift;
+        if n_bits + shift > 64 {
+            value |= u64::from(rest[8]) << (64 - shift);
+        }
+        if n_bits == 64 { value } else { value & ((1 << n_bits) - 1) }
+    }
+
+    #[inline]
+    fn field(&mut self, field: usize) -> u64 {
+        if self.bits(1) == 1 {
+            self.context.widths[field] = self.bits(5) as u8;
+        }
+        self.bits(u32::from(self.context.widths[field]) * WIDTH_STEP)
+    }
+}
+
+impl Iterator for Reader<'_> {
+    type Item = Ping;
+
+    fn next(&mut self) -> Option<Ping> {
+        self.n_left = self.n_left.checked_sub(1)?;
+        let flags = if self.bits(1) == 1 { self.bits(7) as u8 } else { self.context.flags };
+        if flags & NEW_REP != 0 {
+            self.context.rep = self.bits(32) as u32;
+        }
+        self.context.flags = flags & !NEW_REP;
+        let decimal = flags & IS_DECIMAL != 0;
+        let step = unzigzag(self.field(TIME));
+        self.context.step_us = self.context.step_us.wrapping_add(step);
+        self.context.time_us = self.context.time_us.wrapping_add(self.context.step_us);
+        let lat = self.field(LAT);
+        self.context.lat = moved(self.context.lat, lat, decimal);
+        let lon = self.field(LON);
+        self.context.lon = moved(self.context.lon, lon, decimal);
+        if flags & HAS_ACCURACY != 0 {
+            let mix = self.field(ACCURACY);
+            self.context.accuracy_m = unmixed(self.context.accuracy_m, mix);
+        }
+        if flags & HAS_SPEED != 0 {
+            let mix = self.field(SPEED);
+            self.context.speed_mps = unmixed(self.context.speed_mps, mix);
+        }
+        if flags & HAS_ODOMETER != 0 {
+            let difference = self.field(ODOMETER);
+            self.context.odometer_m = moved(self.context.odometer_m, difference, false);
+        }
+        if flags & HAS_SENT != 0 {
+            let lag = unzigzag(self.field(SENT));
+            self.context.sent_lag_us = self.context.sent_lag_us.wrapping_add(lag);
+        }
+        Some(self.context.ping())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            any::<f64>(),
+            (-1_800_000_000i64..1_800_000_000).prop_map(|n| n as f64 / 1e7),
+            Just(0.0),
+            Just(-0.0)
+        ]
+    }
+
+    fn small() -> impl Strategy<Value = f32> {
+        prop_oneof![any::<f32>(), (0u16..2000).prop_map(|n| f32::from(n) / 8.0), Just(f32::NAN)]
+    }
+
+    prop_compose! {
+        fn ping()(time_us in any::<i64>(), sent in proptest::option::of(any::<i64>()), lat in number(), lon in number(),
+                  odometer_m in number(), accuracy_m in small(), speed_mps in small(), rep in 0u32..3, mock in any::<bool>()) -> Ping {
+            Ping { time_us, sent_us: sent.unwrap_or(NO_TIME), lat, lon, odometer_m, accuracy_m, speed_mps, battery_pct: f32::NAN, rep, mock }
+        }
+    }
+
+    /// All of a ping; any NaN is one missing value.
+    fn content(ping: &Ping) -> impl PartialEq + std::fmt::Debug + use<> {
+        let f32s = |v: f32| (!v.is_nan()).then_some(v.to_bits());
+        let f64s = |v: f64| (!v.is_nan()).then_some(v.to_bits());
+        (
+            (ping.time_us, ping.sent_us, ping.lat.to_bits(), ping.lon.to_bits(), f64s(ping.odometer_m)),
+            (f32s(ping.accuracy_m), f32s(ping.speed_mps), ping.rep, ping.mock),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(pings in proptest::collection::vec(ping(), 0..40)) {
+            let mut writer = Writer::new();
+            pings.iter().for_each(|ping| writer.push(ping));
+            let read: Vec<_> = Reader::new(writer.bytes(), pings.len() as u32).map(|ping| content(&ping)).collect();
+            prop_assert_eq!(read, pings.iter().map(content).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Figures: time and bytes a ping, bytes a device. `cargo t legwork-operators -- --ignored --nocapture measure`
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{Array, Float32Array, Float64Array, StringArray, TimestampMicrosecondArray};
+use legwork_types::time::{DAY_US, SECOND_US, TimeConfig};
+use legwork_types::{EventBatch, gps};
+
+use super::{Event, Lane, Random, batch, geolife, place};
+use crate::Operator;
+use crate::track::TrackConfig;
+
+/// Memory of this process, bytes.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split_whitespace().nth(1).map_or(0, |pages| pages.parse::<usize>().unwrap() * 4096)
+}
+
+/// How places are written.
+#[derive(Clone, Copy, Debug)]
+enum Places {
+    Decimal,
+    Full,
+}
+
+/// A fleet on a random walk: `n_pings` of each of `n_devices` over two hours, devices interleaved at random, handed to `each` in
+/// batches.
+fn fleet(n_devices: usize, n_pings: usize, late_share: f64, places: Places, mut each: impl FnMut(&EventBatch)) {
+    let mut random = Random(1);
+    let names: Vec<String> = (0..n_devices).map(|id| format!("device-{id:06}")).collect();
+    let mut at: Vec<(f64, f64)> =
+        names.iter().map(|_| place(50_000.0 * random.unit(), 50_000.0 * random.unit())).collect();
+    let span_us = 7200 * SECOND_US;
+    let n_all = n_devices * n_pings;
+    let template = batch(&[Event { device: "d".into(), ..Event::default() }]);
+    let mut held_back: Vec<(usize, i64, f64, f64, f32)> = Vec::new();
+    let mut order: Vec<u32> = (0..n_devices as u32).collect();
+    let mut done = 0;
+    while done < n_all {
+        let mut rows = Vec::with_capacity(8192);
+        while rows.len() < 8192 && done < n_all {
+            if done % n_devices == 0 {
+                random.shuffle(&mut order);
+            }
+            let id = order[done % n_devices] as usize;
+            let time_us = 1_700_000_000 * SECOND_US + (done as i64 * span_us) / n_all as i64;
+            let (lat, lon) = (at[id].0 + 0.0008 * (random.unit() - 0.5), at[id].1 + 0.0012 * (random.unit() - 0.5));
+            at[id] = match places {
+                Places::Decimal => ((lat * 1e7).round() / 1e7, (lon * 1e7).round() / 1e7),
+                Places::Full => (lat, lon),
+            };
+            let row = (id, time_us, at[id].0, at[id].1, (random.below(200) as f32) / 10.0);
+            if random.unit() < late_share {
+                held_back.push(row);
+            } else {
+                rows.push(row);
+            }
+            done += 1;
+        }
+        // What was held back comes some time later.
+        let n_back = ((held_back.len() as f64) * 0.05) as usize;
+        for _ in 0..n_back {
+            let row = held_back.swap_remove(random.below(held_back.len() as u64) as usize);
+            rows.push(row);
+        }
+        let n = rows.len();
+        let mut columns = template.columns.columns().to_vec();
+        let schema = template.columns.schema();
+        for (column, field) in columns.iter_mut().zip(schema.fields()) {
+            *column = arrow::array::new_null_array(field.data_type(), n);
+        }
+        let empty = Arc::new(StringArray::from(vec![""; n]));
+        columns[gps::EVENT_ID] = empty.clone();
+        columns[gps::SOURCE] = empty;
+        columns[gps::DEVICE_ID] = Arc::new(StringArray::from_iter_values(rows.iter().map(|r| &names[r.0])));
+        columns[gps::EVENT_TIME] =
+            Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.1)).with_timezone("UTC"));
+        columns[gps::LAT] = Arc::new(Float64Array::from_iter_values(rows.iter().map(|r| r.2)));
+        columns[gps::LON] = Arc::new(Float64Array::from_iter_values(rows.iter().map(|r| r.3)));
+        columns[gps::SPEED_MPS] = Arc::new(Float32Array::from_iter_values(rows.iter().map(|r| r.4)));
+        let columns = arrow::array::RecordBatch::try_new(schema, columns).unwrap();
+        assert_eq!(columns.column(0).len(), n);
+        each(&EventBatch { columns, offsets: vec![0; n], arrival_us: vec![0; n], ..template.clone() });
+    }
+}
+
+fn measure(name: &str, n_devices: usize, n_pings: usize, late_share: f64, places: Places, time: TimeConfig) {
+    let before = resident_bytes();
+    let mut lane = Lane::new(time, TrackConfig::default());
+    let (mut ns, mut n_rows) = (0, 0);
+    fleet(n_devices, n_pings, late_share, places, |events| {
+        let newest = events.event_time_us().iter().copied().max().unwrap_or(i64::MIN);
+        lane.clock.newest_us = lane.clock.newest_us.max(newest);
+        let begun = Instant::now();
+        lane.track.apply(events, &lane.clock);
+        ns += begun.elapsed().as_nanos();
+        n_rows += events.n_rows();
+    });
+    let (pings, rows, devices) = lane.track.blocks.memory_bytes();
+    let names = lane.track.devices.memory_bytes();
+    let mib = |bytes: usize| bytes as f64 / 1048576.0;
+    let begun = Instant::now();
+    let snapshot = lane.track.snapshot("device_movement", &lane.clock).unwrap();
+    let n_movement: usize = (0..snapshot.n_chunks()).map(|idx| snapshot.chunk(idx, None).num_rows()).sum();
+    let read_ms = begun.elapsed().as_millis();
+    eprintln!(
+        "{name}: {:.0} ns a ping; {:.1} bytes a ping, {:.1} bytes a row, {} bytes a device hull; MiB: pings {:.1}, rows {:.1}, devices {:.1}, \
+         names {:.1}, resident {:.1}; {n_movement} rows read in {read_ms} ms",
+        ns as f64 / n_rows as f64,
+        pings as f64 / n_rows as f64,
+        rows as f64 / n_movement as f64,
+        size_of::<super::super::device::Device>(),
+        mib(pings),
+        mib(rows),
+        mib(devices),
+        mib(names),
+        mib(resident_bytes().saturating_sub(before)),
+    );
+}
+
+#[test]
+#[ignore = "takes minutes; prints figures"]
+fn measure_all() {
+    let minute = TimeConfig { window_us: 60 * SECOND_US, ..TimeConfig::default() };
+    let short = TimeConfig { late_horizon_us: 1, ..TimeConfig::default() };
+    measure("W1, decimal, 1 min", 10_000, 500, 0.0, Places::Decimal, minute);
+    measure("W1, decimal, 5 min", 10_000, 500, 0.0, Places::Decimal, TimeConfig::default());
+    measure("W1, no horizon", 10_000, 500, 0.0, Places::Decimal, short);
+    measure("W1, full doubles", 10_000, 500, 0.0, Places::Full, TimeConfig::default());
+    measure("W1, 5 % late", 10_000, 500, 0.05, Places::Decimal, TimeConfig::default());
+    measure("100,000 x 50, decimal", 100_000, 50, 0.0, Places::Decimal, TimeConfig::default());
+    measure("100,000 x 50, full", 100_000, 50, 0.0, Places::Full, TimeConfig::default());
+    measure("1,000,000 idle", 1_000_000, 1, 0.0, Places::Decimal, TimeConfig::default());
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn measure_geolife() {
+    let events = geolife::events();
+    if events.is_empty() {
+        return;
+    }
+    let time = TimeConfig { late_horizon_us: 5000 * DAY_US, ..TimeConfig::default() };
+    let mut lane = Lane::new(time, TrackConfig::default());
+    let batches: Vec<EventBatch> = events.chunks(8192).map(batch).collect();
+    let begun = Instant::now();
+    for events in &batches {
+        lane.track.apply(events, &lane.clock);
+    }
+    let ns = begun.elapsed().as_nanos() as f64 / events.len() as f64;
+    let (pings, rows, _) = lane.track.blocks.memory_bytes();
+    let n_pings = events.len() as f64;
+    eprintln!(
+        "GeoLife: {ns:.0} ns a ping, {:.1} bytes a ping, rows {:.1}",
+        pings as f64 / n_pings,
+        rows as f64 / n_pings
+    );
+}
