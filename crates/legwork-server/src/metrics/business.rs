@@ -30,12 +30,25 @@ pub(crate) struct Metric {
     pub(crate) sql: String,
 }
 
-/// Reps' windows of today that have begun, with the team of that time.
-const TODAY: &str = "WITH today AS (
-    SELECT a.*, coalesce(t.team_id, 'none') AS team
-    FROM rep_activity a
-    LEFT JOIN rep_teams t ON t.rep_id = a.rep_id AND t.span_start <= a.window_start AND a.window_start < t.span_end
-    WHERE a.window_start >= date_trunc('day', legwork_now()) AND a.window_start <= legwork_now()
+/// Reps' windows of a table that began within today, with the team of that time. The narrowest table is asked: `rep_activity` would
+/// read them all.
+fn today(table: &str) -> String {
+    format!(
+        "WITH today AS (
+            SELECT a.*, coalesce(t.team_id, 'none') AS team
+            FROM {table} a
+            LEFT JOIN rep_teams t ON t.rep_id = a.rep_id AND t.span_start <= a.window_start AND a.window_start < t.span_end
+            WHERE a.window_start >= date_trunc('day', legwork_now()) AND a.window_start <= legwork_now()
+        )"
+    )
+}
+
+/// Reps with a window of the last quarter of an hour, by source.
+const LATELY: &str = "(
+    SELECT rep_id, window_start, window_end FROM rep_movement WHERE rep_id IS NOT NULL
+    UNION ALL SELECT rep_id, window_start, window_end FROM rep_calls
+    UNION ALL SELECT rep_id, window_start, window_end FROM rep_emails WHERE n_sent > 0
+    UNION ALL SELECT rep_id, window_start, window_end FROM rep_messages
 )";
 
 /// All metrics; those of activity by rep when `by_rep`.
@@ -79,8 +92,8 @@ pub(crate) fn metrics(by_rep: bool) -> Vec<Metric> {
 fn activity(by_rep: bool) -> Vec<Metric> {
     let by = if by_rep { "team, rep_id AS rep" } else { "team" };
     let group = if by_rep { "GROUP BY team, rep_id" } else { "GROUP BY team" };
-    let gauge = |name, help, parts: Vec<String>| {
-        let sql = format!("{TODAY}\n{}", parts.join("\nUNION ALL\n"));
+    let gauge = |name, help, table: &str, parts: Vec<String>| {
+        let sql = format!("{}\n{}", today(table), parts.join("\nUNION ALL\n"));
         Metric { name, help, metric_type: MetricType::Gauge, sql }
     };
     let sum = |label: &str, column: &str| {
@@ -93,18 +106,24 @@ fn activity(by_rep: bool) -> Vec<Metric> {
         .map(|kind| sum(&format!("'{kind}' AS kind"), &format!("n_{kind}")));
     let active = format!(
         "SELECT {by}, count(DISTINCT rep_id) AS value FROM today
-         WHERE window_end > legwork_now() - INTERVAL '15 minutes' AND n_pings + n_calls + n_sent + n_messages > 0 {group}"
+         WHERE window_end > legwork_now() - INTERVAL '15 minutes' {group}"
     );
     vec![
         gauge(
             "legwork_reps_active",
             "Reps with a ping, a call, an e-mail sent or a message in a window of the last 15 minutes.",
+            LATELY,
             vec![active],
         ),
-        gauge("legwork_distance_meters", "Distance travelled in the period, filtered.", vec![sum("", "distance_m")]),
-        gauge("legwork_calls", "Calls in the period.", calls.to_vec()),
-        gauge("legwork_talk_seconds", "Time spent in calls in the period.", vec![sum("", "talk_s")]),
-        gauge("legwork_emails", "E-mails in the period; opened without those by machines.", emails.to_vec()),
+        gauge(
+            "legwork_distance_meters",
+            "Distance travelled in the period, filtered.",
+            "rep_activity",
+            vec![sum("", "distance_m")],
+        ),
+        gauge("legwork_calls", "Calls in the period.", "rep_calls", calls.to_vec()),
+        gauge("legwork_talk_seconds", "Time spent in calls in the period.", "rep_calls", vec![sum("", "talk_s")]),
+        gauge("legwork_emails", "E-mails in the period; opened without those by machines.", "rep_emails", emails.to_vec()),
     ]
 }
 

@@ -29,6 +29,10 @@ pub(crate) const VIEWS: &[(&str, &str)] = &[
          1 AS n_received, 1 AS n_opened, 0 AS n_clicked, 0 AS n_bounced, 0 AS n_replied, 0 AS n_messages
          FROM (VALUES ('r1', 10, 1200.5), ('r2', 5, 300.0), ('r3', 1, 10.0)) v",
     ),
+    ("rep_movement", "SELECT * FROM rep_activity"),
+    ("rep_calls", "SELECT * FROM rep_activity"),
+    ("rep_emails", "SELECT * FROM rep_activity"),
+    ("rep_messages", "SELECT * FROM rep_activity"),
     (
         "rep_teams",
         "SELECT column1 AS rep_id, column2 AS team_id, legwork_now() - INTERVAL '9 days' AS span_start,
