@@ -84,7 +84,7 @@ fn cpu_s() -> f64 {
 fn measure(name: &str, kind: Kind, columns: &[(&str, Make)]) {
     let batches = batches(kind, columns);
     for with_reader in [false, true] {
-        let mut operator = operator_for(kind, &OperatorConfig::default()).unwrap();
+        let mut operator = operator_for(kind, &OperatorConfig::default());
         let mut held = Vec::new();
         let start = cpu_s();
         let mut n_accepted = N_EVENTS;

@@ -140,7 +140,7 @@ pub(crate) fn arrivals(n_events: usize) -> impl Strategy<Value = Arrival> {
 }
 
 fn operator(kind: Kind, config: &OperatorConfig) -> Box<dyn Operator> {
-    operator_for(kind, config).unwrap()
+    operator_for(kind, config)
 }
 
 /// Applies events batch by batch; after each the tables must be the oracle's over what was accepted so far, and a snapshot taken

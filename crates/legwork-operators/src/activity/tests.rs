@@ -267,7 +267,7 @@ activity! {
 fn oracles_know_their_duplicates() {
     // The oracles of facts count what was accepted: that must hold no duplicate.
     let email = event(1, START_US, None, json!({"message_id": "m", "rep_id": "r", "kind": "sent"}));
-    let mut operator = operator_for(Kind::Emails, &OperatorConfig::default()).unwrap();
+    let mut operator = operator_for(Kind::Emails, &OperatorConfig::default());
     let verdicts = operator.apply(&batch(Kind::Emails, &[email.clone(), email.clone()], 0), &clock(1));
     assert_eq!(verdicts.refused, [(1, legwork_types::Verdict::Duplicate)]);
     let verdicts = operator.apply(&batch(Kind::Emails, &[email], 2), &clock(2));
@@ -288,7 +288,7 @@ proptest! {
             .map(|mut event| { event["event_id"] = json!("same"); event["call_id"] = json!("one"); event })
             .collect();
         let table = |events: &[Value]| {
-            let mut operator = operator_for(Kind::Calls, &OperatorConfig::default()).unwrap();
+            let mut operator = operator_for(Kind::Calls, &OperatorConfig::default());
             operator.apply(&batch(Kind::Calls, events, 0), &clock(1));
             crate::testing::tables(operator.as_mut())
         };
@@ -302,7 +302,7 @@ proptest! {
 
 /// Applies one event after the other, shows what became of each, then a table.
 fn play(kind: Kind, events: &[Value], table: &str, columns: &[&str]) -> String {
-    let mut operator = operator_for(kind, &OperatorConfig::default()).unwrap();
+    let mut operator = operator_for(kind, &OperatorConfig::default());
     let mut story = String::new();
     for (n, event) in events.iter().enumerate() {
         let verdicts = operator.apply(&batch(kind, std::slice::from_ref(event), n as i64), &clock(n as u32));
@@ -427,7 +427,7 @@ fn an_email_comes_twice() {
 fn an_event_without_an_id_is_known_by_its_offset() {
     let email =
         json!({"event_id": "", "source": "", "event_time": START_US, "message_id": "m", "rep_id": "r", "kind": "sent"});
-    let mut operator = operator_for(Kind::Emails, &OperatorConfig::default()).unwrap();
+    let mut operator = operator_for(Kind::Emails, &OperatorConfig::default());
     let two = [email.clone(), email];
     assert!(operator.apply(&batch(Kind::Emails, &two, 5), &clock(1)).refused.is_empty());
     assert_eq!(operator.apply(&batch(Kind::Emails, &two, 6), &clock(1)).refused.len(), 1);

@@ -219,7 +219,7 @@ const VISIT: [&str; 6] = ["visit_no", "stage", "entered_time", "left_time", "nex
 
 /// The visits after all events; days since the start stand for times.
 fn visits(events: &[Value]) -> String {
-    let mut operator = operator_for(Kind::DealEvents, &OperatorConfig::default()).unwrap();
+    let mut operator = operator_for(Kind::DealEvents, &OperatorConfig::default());
     for (n, event) in events.iter().enumerate() {
         operator.apply(&batch(Kind::DealEvents, std::slice::from_ref(event), n as i64), &clock(n as u32));
     }
@@ -286,14 +286,14 @@ fn an_edited_event_wins_by_its_content_whichever_came_first() {
     "#]]
     .assert_eq(&one);
 
-    let mut operator = operator_for(Kind::DealEvents, &OperatorConfig::default()).unwrap();
+    let mut operator = operator_for(Kind::DealEvents, &OperatorConfig::default());
     let verdicts = operator.apply(&batch(Kind::DealEvents, &[start, large, small], 0), &clock(0));
     assert_eq!(verdicts.refused, [(2, legwork_types::Verdict::Duplicate)]);
 }
 
 #[test]
 fn a_revision_changes_only_with_its_row() {
-    let mut operator = operator_for(Kind::DealEvents, &OperatorConfig::default()).unwrap();
+    let mut operator = operator_for(Kind::DealEvents, &OperatorConfig::default());
     let events = [staged(1, 0, "a"), staged(2, 4, "b"), staged(3, 6, "c"), staged(4, 5, "d")];
     for (n, event) in events.iter().enumerate() {
         operator.apply(&batch(Kind::DealEvents, std::slice::from_ref(event), n as i64), &clock(n as u32 + 1));
@@ -343,7 +343,7 @@ fn real_deals_have_the_visits_of_a_naive_count() {
             }
         }
     }
-    let mut operator = operator_for(Kind::DealEvents, &OperatorConfig::default()).unwrap();
+    let mut operator = operator_for(Kind::DealEvents, &OperatorConfig::default());
     events.reverse();
     for (n, part) in events.chunks(777).enumerate() {
         assert!(operator.apply(&batch(Kind::DealEvents, part, n as i64), &clock(1)).refused.is_empty());

@@ -141,7 +141,7 @@ fn facts_without_tables_count_their_duplicates() {
         (Kind::Shifts, json!({"rep_id": "r", "kind": "on"})),
         (Kind::Costs, json!({"team_id": "t", "kind": "sales", "amount": 5.5, "currency": "EUR"})),
     ] {
-        let mut operator = operator_for(kind, &OperatorConfig::default()).unwrap();
+        let mut operator = operator_for(kind, &OperatorConfig::default());
         let events = [
             event(1, START_US + 90 * DAY_US, None, fields.clone()),
             event(2, START_US, None, fields.clone()),
@@ -169,7 +169,7 @@ fn the_newest_reference_record_counts_and_a_tombstone_deletes() {
         rep("bob", "north", None),
         rep("ann", "east", None),
     ];
-    let mut operator = operator_for(Kind::Reps, &OperatorConfig::default()).unwrap();
+    let mut operator = operator_for(Kind::Reps, &OperatorConfig::default());
     let verdicts = operator.apply(&reference(Kind::Reps, &records, 10, Some(&["ann", "ann", "bob", "ann"])), &clock(1));
     assert!(verdicts.refused.is_empty());
     let before = operator.snapshot("reps", &clock(1)).unwrap();
@@ -204,7 +204,7 @@ proptest! {
     fn reference_data_is_what_a_map_would_hold(
         ops in prop::collection::vec((0..40usize, 0..5usize, prop::bool::weighted(0.2)), 1..60)
     ) {
-        let mut operator = operator_for(Kind::Stages, &OperatorConfig::default()).unwrap();
+        let mut operator = operator_for(Kind::Stages, &OperatorConfig::default());
         let mut map: BTreeMap<(usize, usize), Value> = BTreeMap::new();
         for (n, (pipeline, stage, is_tombstone)) in ops.into_iter().enumerate() {
             if is_tombstone {
@@ -227,12 +227,9 @@ proptest! {
 }
 
 #[test]
-fn every_kind_but_gps_has_an_operator_whose_tables_have_their_schemas() {
+fn every_kind_has_an_operator_whose_tables_have_their_schemas() {
     for kind in Kind::ALL {
-        let Some(mut operator) = operator_for(kind, &OperatorConfig::default()) else {
-            assert_eq!(kind, Kind::Gps);
-            continue;
-        };
+        let mut operator = operator_for(kind, &OperatorConfig::default());
         for name in operator.tables() {
             let snapshot = operator.snapshot(name, &clock(0)).unwrap();
             let schema = legwork_types::Table::by_name(name).map_or_else(|| kind.schema(), |table| table.schema());

@@ -165,8 +165,8 @@ fn resolve<'a>(schema: &'a serde_json::Value, root: &'a serde_json::Value) -> &'
 pub(crate) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     known
         .iter()
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate.as_str()))
-        .filter(|(similarity, _)| *similarity > 0.75)
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate.as_str()))
+        .filter(|(similarity, _)| *similarity > 0.6)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
 }
