@@ -46,7 +46,11 @@ struct Context {
 }
 
 /// Widths are multiples of so many bits.
-const WIDTH_STEP: u32 = 4;
+const WIDTH_STEP: u32 = 3;
+
+fn n_bits(width: u8) -> u32 {
+    (u32::from(width) * WIDTH_STEP).min(u64::BITS)
+}
 
 const START: Context = Context {
     time_us: 0,
@@ -103,6 +107,51 @@ fn mixed(before: f32, now: f32) -> u64 {
 
 fn unmixed(before: f32, mix: u64) -> f32 {
     f32::from_bits(before.to_bits() ^ (mix as u32).reverse_bits())
+}
+
+/// Bytes that a ping takes at most: flags, rep and seven fields of 70 bits, behind a begun byte and rounded up.
+const PING_BYTES_MAX: usize = 80;
+
+/// The bits of one ping, put together before they are appended.
+struct Bits {
+    word: u64,
+    /// Bits in `word`, fewer than 32.
+    n: u32,
+    bytes: [u8; PING_BYTES_MAX],
+    n_bytes: usize,
+}
+
+impl Bits {
+    /// Appends `n_bits` bits, at most 32. `value` has no others.
+    #[inline(always)]
+    fn put(&mut self, value: u64, n_bits: u32) {
+        self.word |= value << self.n;
+        self.n += n_bits;
+        if self.n >= 32 {
+            self.bytes[self.n_bytes..self.n_bytes + 4].copy_from_slice(&(self.word as u32).to_le_bytes());
+            self.n_bytes += 4;
+            self.word >>= 32;
+            self.n -= 32;
+        }
+    }
+
+    /// Appends a difference; `before` is the width of the last one.
+    #[inline(always)]
+    fn field(&mut self, before: &mut u8, value: u64) {
+        let width = (u64::BITS - value.leading_zeros()).div_ceil(WIDTH_STEP) as u8;
+        // One step less than before is not worth saying so.
+        if width == *before || width + 1 == *before {
+            self.put(0, 1);
+        } else {
+            *before = width;
+            self.put(1 | u64::from(width) << 1, 6);
+        }
+        let n_bits = n_bits(*before);
+        self.put(value & u64::from(u32::MAX), n_bits.min(32));
+        if n_bits > 32 {
+            self.put(value >> 32, n_bits - 32);
+        }
+    }
 }
 
 /// Pings after each other.
@@ -163,46 +212,6 @@ impl Writer {
         self.bytes.into_boxed_slice()
     }
 
-    /// Writes the low `n_bits` of `value`, low ones first.
-    #[inline]
-    fn bits(&mut self, mut value: u64, mut n_bits: u32) {
-        if self.n_free > 0 && n_bits > 0 {
-            let last = self.bytes.len() - 1;
-            self.bytes[last] |= (value << (8 - self.n_free)) as u8;
-            if n_bits <= self.n_free {
-                self.n_free -= n_bits;
-                return;
-            }
-            value >>= self.n_free;
-            n_bits -= self.n_free;
-            self.n_free = 0;
-        }
-        if n_bits > 0 {
-            let n_bytes = n_bits.div_ceil(8) as usize;
-            if self.bytes.len() + n_bytes > self.bytes.capacity() {
-                // Many devices hold few pings each: grow by little.
-                self.bytes.reserve_exact((self.bytes.len() / 8).max(24));
-            }
-            self.bytes.extend_from_slice(&value.to_le_bytes()[..n_bytes]);
-            self.n_free = n_bytes as u32 * 8 - n_bits;
-        }
-    }
-
-    #[inline]
-    fn field(&mut self, field: usize, value: u64) {
-        let width = (u64::BITS - value.leading_zeros()).div_ceil(WIDTH_STEP) as u8;
-        let before = self.context.widths[field];
-        // One step less than before is not worth saying so.
-        if width == before || width + 1 == before {
-            self.bits(0, 1);
-            self.bits(value, u32::from(before) * WIDTH_STEP);
-        } else {
-            self.context.widths[field] = width;
-            self.bits(1 | u64::from(width) << 1, 6);
-            self.bits(value, u32::from(width) * WIDTH_STEP);
-        }
-    }
-
     /// Writes a ping later than the one before. Its battery is not kept.
     pub(crate) fn push(&mut self, ping: &Ping) {
         let before = self.context;
@@ -216,38 +225,55 @@ impl Writer {
         let decimal = is_decimal(ping.lat) && is_decimal(ping.lon);
         flags |= has(decimal, IS_DECIMAL);
         flags |= has(ping.rep != before.rep, NEW_REP);
+        let now = &mut self.context;
+        let mut bits = Bits { word: 0, n: 0, bytes: [0; PING_BYTES_MAX], n_bytes: 0 };
+        if self.n_free > 0 {
+            bits.n = 8 - self.n_free;
+            bits.word = self.bytes.pop().map_or(0, u64::from);
+        }
         if flags == before.flags {
-            self.bits(0, 1);
+            bits.put(0, 1);
         } else {
-            self.bits(1 | u64::from(flags) << 1, 8);
+            bits.put(1 | u64::from(flags) << 1, 8);
         }
         if flags & NEW_REP != 0 {
-            self.bits(u64::from(ping.rep), 32);
+            bits.put(u64::from(ping.rep), 32);
         }
-        let step_us = ping.time_us.wrapping_sub(before.time_us);
-        self.field(TIME, zigzag(step_us.wrapping_sub(before.step_us)));
-        self.field(LAT, difference(before.lat, ping.lat, decimal));
-        self.field(LON, difference(before.lon, ping.lon, decimal));
-        let context = &mut self.context;
-        (context.time_us, context.step_us, context.lat, context.lon) = (ping.time_us, step_us, ping.lat, ping.lon);
-        (context.rep, context.flags) = (ping.rep, flags & !NEW_REP);
+        (now.time_us, now.lat, now.lon) = (ping.time_us, ping.lat, ping.lon);
+        (now.rep, now.flags) = (ping.rep, flags & !NEW_REP);
+        now.step_us = ping.time_us.wrapping_sub(before.time_us);
+        bits.field(&mut now.widths[TIME], zigzag(now.step_us.wrapping_sub(before.step_us)));
+        bits.field(&mut now.widths[LAT], difference(before.lat, ping.lat, decimal));
+        bits.field(&mut now.widths[LON], difference(before.lon, ping.lon, decimal));
         if flags & HAS_ACCURACY != 0 {
-            self.context.accuracy_m = ping.accuracy_m;
-            self.field(ACCURACY, mixed(before.accuracy_m, ping.accuracy_m));
+            now.accuracy_m = ping.accuracy_m;
+            bits.field(&mut now.widths[ACCURACY], mixed(before.accuracy_m, ping.accuracy_m));
         }
         if flags & HAS_SPEED != 0 {
-            self.context.speed_mps = ping.speed_mps;
-            self.field(SPEED, mixed(before.speed_mps, ping.speed_mps));
+            now.speed_mps = ping.speed_mps;
+            bits.field(&mut now.widths[SPEED], mixed(before.speed_mps, ping.speed_mps));
         }
         if flags & HAS_ODOMETER != 0 {
-            self.context.odometer_m = ping.odometer_m;
-            self.field(ODOMETER, difference(before.odometer_m, ping.odometer_m, false));
+            now.odometer_m = ping.odometer_m;
+            bits.field(&mut now.widths[ODOMETER], difference(before.odometer_m, ping.odometer_m, false));
         }
         if flags & HAS_SENT != 0 {
-            let lag_us = ping.sent_us.wrapping_sub(ping.time_us);
-            self.context.sent_lag_us = lag_us;
-            self.field(SENT, zigzag(lag_us.wrapping_sub(before.sent_lag_us)));
+            now.sent_lag_us = ping.sent_us.wrapping_sub(ping.time_us);
+            bits.field(&mut now.widths[SENT], zigzag(now.sent_lag_us.wrapping_sub(before.sent_lag_us)));
         }
+        self.append(&bits);
+    }
+
+    fn append(&mut self, bits: &Bits) {
+        let n_rest = bits.n.div_ceil(8) as usize;
+        let needed = self.bytes.len() + bits.n_bytes + n_rest;
+        if needed > self.bytes.capacity() {
+            // Many devices hold few pings each: grow by little.
+            self.bytes.reserve_exact((needed / 4).max(32));
+        }
+        self.bytes.extend_from_slice(&bits.bytes[..bits.n_bytes]);
+        self.bytes.extend_from_slice(&bits.word.to_le_bytes()[..n_rest]);
+        self.n_free = n_rest as u32 * 8 - bits.n;
     }
 }
 
@@ -288,7 +314,7 @@ impl<'a> Reader<'a> {
         if self.bits(1) == 1 {
             self.context.widths[field] = self.bits(5) as u8;
         }
-        self.bits(u32::from(self.context.widths[field]) * WIDTH_STEP)
+        self.bits(n_bits(self.context.widths[field]))
     }
 }
 

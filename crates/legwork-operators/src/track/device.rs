@@ -12,6 +12,11 @@ use crate::track::names::Names;
 use crate::track::ping::{NO_REP, Ping};
 use crate::track::rows::{DeviceRows, Mark};
 
+/// A device with more pings is not frozen; each is folded again when it thaws.
+const FROZEN_PINGS_MAX: u32 = 64;
+/// Bytes before the revisions: lane_then, battery, numbers of pings and rows.
+const FROZEN_HEAD: usize = 14;
+
 /// What became of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -109,6 +114,11 @@ impl Device {
 
     pub(crate) fn newest(&self) -> Option<Ping> {
         (self.n_open > 0).then(|| Ping { battery_pct: self.battery_pct, ..self.open.last() })
+    }
+
+    /// Pings of the open chunk.
+    pub(crate) fn n_pings(&self) -> u32 {
+        self.n_open
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -327,6 +337,7 @@ impl Device {
             };
         }
         self.rows.keep_revisions(begun.mark.n_rows, self.rows.n_movement(), &since, revision);
+        self.past = self.past.take().filter(|past| past.open_start.is_some() || !past.chunks.is_empty());
     }
 
     /// Folds an unchanged chunk after changed ones.
@@ -384,6 +395,39 @@ impl Device {
             }
         }
         before
+    }
+
+    /// Itself in few bytes, where it holds so few pings that folding them again costs little.
+    pub(crate) fn freeze(&self) -> Option<Box<[u8]>> {
+        if self.past.is_some() || self.n_open > FROZEN_PINGS_MAX || self.rows.n_movement() > usize::from(u8::MAX) {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(FROZEN_HEAD + 4 * self.rows.n_movement() + self.open.bytes().len());
+        bytes.extend_from_slice(&self.lane_then_us.to_le_bytes());
+        bytes.extend_from_slice(&self.battery_pct.to_le_bytes());
+        bytes.push(self.n_open as u8);
+        bytes.push(self.rows.n_movement() as u8);
+        self.rows.revisions().for_each(|revision| bytes.extend_from_slice(&revision.to_le_bytes()));
+        bytes.extend_from_slice(self.open.bytes());
+        Some(bytes.into_boxed_slice())
+    }
+
+    /// What [`Device::freeze`] made few bytes of.
+    pub(crate) fn thaw(params: &Params, frozen: &[u8]) -> Device {
+        let (head, rest) = frozen.split_at(FROZEN_HEAD);
+        let (revisions, pings) = rest.split_at(4 * usize::from(head[13]));
+        let mut device = Device::new();
+        for ping in Reader::new(pings, u32::from(head[12])) {
+            device.append(params, &ping, 0);
+        }
+        for (row_idx, revision) in revisions.as_chunks::<4>().0.iter().enumerate() {
+            device.rows.set_revision(row_idx, u32::from_le_bytes(*revision));
+        }
+        let (lane_then, _) = head.split_first_chunk().expect("the head is longer");
+        device.lane_then_us = i64::from_le_bytes(*lane_then);
+        let (battery, _) = head[8..].split_first_chunk().expect("the head is longer");
+        device.battery_pct = f32::from_le_bytes(*battery);
+        device
     }
 
     /// Every ping that is held, with what it adds.

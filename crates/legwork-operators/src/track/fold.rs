@@ -96,6 +96,54 @@ struct Tail {
     inner_us: i64,
 }
 
+/// The rows that a cluster added to. Most clusters add to one at a time, kept at hand.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Tails {
+    /// That of the last fix.
+    now: Option<Tail>,
+    earlier: Vec<Tail>,
+    /// Whether any of the earlier ones has time since the anchor.
+    has_inner: bool,
+}
+
+impl Tails {
+    fn all(&self) -> impl Iterator<Item = &Tail> {
+        self.earlier.iter().chain(&self.now)
+    }
+
+    fn turn_to(&mut self, tail: Tail) {
+        self.has_inner |= tail.inner_us != 0;
+        if let Some(before) = self.now.replace(tail) {
+            self.has_inner |= before.inner_us != 0;
+            if self.earlier.len() == self.earlier.capacity() {
+                self.earlier.reserve_exact(1);
+            }
+            self.earlier.push(before);
+        }
+    }
+
+    fn n_earlier_with_inner(&self) -> usize {
+        if self.has_inner { self.earlier.len() } else { 0 }
+    }
+
+    /// Time since the anchor stays standing still, or is taken back already.
+    fn settle(&mut self) {
+        if self.has_inner {
+            self.earlier.iter_mut().for_each(|tail| tail.inner_us = 0);
+            self.has_inner = false;
+        }
+        if let Some(now) = &mut self.now {
+            now.inner_us = 0;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.now = None;
+        self.earlier.clear();
+        self.has_inner = false;
+    }
+}
+
 /// A fix that was reached at an impossible speed: an outlier if it is left at one too.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Pending {
@@ -140,7 +188,7 @@ struct Track {
     cluster: Cluster,
     is_stay: bool,
     trip: TripState,
-    tail: Vec<Tail>,
+    tail: Tails,
     pending: Option<Box<Pending>>,
 }
 
@@ -161,7 +209,8 @@ impl State {
 
     pub(crate) fn heap_bytes(&self) -> usize {
         self.track.as_ref().map_or(0, |track| {
-            track.tail.capacity() * size_of::<Tail>() + track.pending.as_ref().map_or(0, |_| size_of::<Pending>())
+            track.tail.earlier.capacity() * size_of::<Tail>()
+                + track.pending.as_ref().map_or(0, |_| size_of::<Pending>())
         })
     }
 
@@ -170,7 +219,7 @@ impl State {
         let last = window_start(last_us, params.window_us);
         let Some(track) = &self.track else { return last };
         let pending = track.pending.as_ref().map_or(last, |p| window_start(p.fix.time_us, params.window_us));
-        track.tail.iter().map(|tail| tail.window_us).fold(last.min(pending), i64::min)
+        track.tail.all().map(|tail| tail.window_us).fold(last.min(pending), i64::min)
     }
 }
 
@@ -331,7 +380,7 @@ impl Track {
             cluster: Cluster::new(fix.time_us, fix.rep, fix.place),
             is_stay: false,
             trip: TripState::new(fix),
-            tail: Vec::new(),
+            tail: Tails::default(),
             pending: None,
         }
     }
@@ -468,9 +517,7 @@ impl<J: Journal> Keep<'_, J> {
         self.track.trip.n_pings += 1;
         let tail = self.tail(&fix, leg.leg_us);
         tail.own_us += leg.leg_us;
-        for tail in &mut self.track.tail {
-            tail.inner_us = 0;
-        }
+        self.track.tail.settle();
         self.track.anchor = fix;
         self.journal.settled(fix.time_us);
         self.track.last = fix;
@@ -544,17 +591,23 @@ impl<J: Journal> Keep<'_, J> {
 
     /// Counts the leg from the anchor, with all its time, and moves the anchor.
     fn count(&mut self, fix: &Fix, from_anchor_m: f64, leg_us: i64) {
-        for tail_idx in 0..self.track.tail.len() {
-            let Tail { window_us, rep, inner_us, .. } = self.track.tail[tail_idx];
+        let revision = self.revision;
+        if let Some(tail) = self.track.tail.now.filter(|tail| tail.inner_us != 0) {
+            self.row(tail.window_us, tail.rep, |row| {
+                row.still_us -= tail.inner_us;
+                row.revision = revision;
+            });
+        }
+        for tail_idx in 0..self.track.tail.n_earlier_with_inner() {
+            let Tail { window_us, rep, inner_us, .. } = self.track.tail.earlier[tail_idx];
             if inner_us != 0 {
-                self.track.tail[tail_idx].inner_us = 0;
-                let revision = self.revision;
                 self.row(window_us, rep, |row| {
                     row.still_us -= inner_us;
                     row.revision = revision;
                 });
             }
         }
+        self.track.tail.settle();
         let moving_us = fix.time_us - self.track.anchor.time_us;
         self.row.distance_m += from_anchor_m;
         self.row.moving_us += moving_us;
@@ -568,24 +621,24 @@ impl<J: Journal> Keep<'_, J> {
     /// What to restore in the fix's row should the cluster be a stay. `written_us`: time of the cluster that is in the row already.
     fn tail(&mut self, fix: &Fix, written_us: i64) -> &mut Tail {
         let window_us = self.window_us(fix);
-        let found = self.track.tail.iter().rposition(|tail| tail.window_us == window_us && tail.rep == fix.rep);
-        let tail_idx = found.unwrap_or_else(|| {
-            let tail = self.row(window_us, fix.rep, |row| Tail {
-                window_us,
-                rep: row.rep,
-                distance_m: row.distance_m,
-                moving_us: row.moving_us,
-                still_us: row.still_us - written_us,
-                own_us: 0,
-                inner_us: 0,
-            });
-            if self.track.tail.capacity() == 0 {
-                self.track.tail.reserve_exact(2);
-            }
-            self.track.tail.push(tail);
-            self.track.tail.len() - 1
-        });
-        &mut self.track.tail[tail_idx]
+        let is_now = |tail: &Tail| tail.window_us == window_us && tail.rep == fix.rep;
+        if !self.track.tail.now.as_ref().is_some_and(is_now) {
+            let held = self.track.tail.earlier.iter().position(is_now);
+            let tail = match held {
+                Some(tail_idx) => self.track.tail.earlier.remove(tail_idx),
+                None => self.row(window_us, fix.rep, |row| Tail {
+                    window_us,
+                    rep: row.rep,
+                    distance_m: row.distance_m,
+                    moving_us: row.moving_us,
+                    still_us: row.still_us - written_us,
+                    own_us: 0,
+                    inner_us: 0,
+                }),
+            };
+            self.track.tail.turn_to(tail);
+        }
+        self.track.tail.now.as_mut().expect("the tail has turned to the row")
     }
 
     fn begin_cluster(&mut self, fix: Fix) {
@@ -604,7 +657,7 @@ impl<J: Journal> Keep<'_, J> {
             return;
         }
         let revision = self.revision;
-        for tail in std::mem::take(&mut self.track.tail) {
+        for tail in std::mem::take(&mut self.track.tail).all() {
             let (distance_m, moving_us, still_us) = (tail.distance_m, tail.moving_us, tail.still_us + tail.own_us);
             self.row(tail.window_us, tail.rep, |row| {
                 if (row.distance_m, row.moving_us, row.still_us) != (distance_m, moving_us, still_us) {

@@ -79,10 +79,11 @@ impl Operator for Track {
         let columns = Columns::of(events);
         let mut verdicts = Verdicts::default();
         let (mut late, mut grown) = (Vec::new(), Vec::new());
+        let n_known = self.devices.len();
         for row in 0..events.n_rows() {
             let id = self.devices.intern(columns.device(row));
             let ping = columns.ping(row, &mut self.reps);
-            let device = self.blocks.get_mut(id);
+            let device = self.blocks.get_mut(&self.params, id);
             match device.take(&self.params, &ping, clock.revision) {
                 Taken::InOrder(false) => {}
                 Taken::InOrder(true) => grown.push(id),
@@ -93,13 +94,21 @@ impl Operator for Track {
         }
         late.sort_by_key(|straggler| straggler.device);
         for late in late.chunk_by_mut(|a, b| a.device == b.device) {
-            let device = self.blocks.get_mut(late[0].device);
+            let device = self.blocks.get_mut(&self.params, late[0].device);
             let reps = self.reps.names();
             verdicts.n_reordered += device.merge(&self.params, late, reps, clock.revision, &mut verdicts.refused);
         }
         for id in grown {
-            self.blocks.get_mut(id).forget(&self.params);
+            self.blocks.get_mut(&self.params, id).forget(&self.params);
         }
+        // Many devices are heard of once.
+        for id in n_known..self.devices.len() {
+            if self.blocks.get(&self.params, id).n_pings() == 1 {
+                self.blocks.freeze(id);
+            }
+        }
+        let idle_since_us = clock.newest_us.saturating_sub(self.time.idle_close_us);
+        self.blocks.sweep(1 + events.n_rows() / 64, idle_since_us);
         verdicts.refused.sort_unstable_by_key(|(row, _)| *row);
         verdicts
     }
@@ -122,8 +131,8 @@ impl Operator for Track {
             "track_at" => lookup::track_at,
             _ => return None,
         };
-        let device = self.devices.find(&lookup.key).map(|id| self.blocks.get(id));
-        Some(answer(lookup, device, &self.params, self.reps.names()))
+        let device = self.devices.find(&lookup.key).map(|id| self.blocks.get(&self.params, id));
+        Some(answer(lookup, device.as_deref(), &self.params, self.reps.names()))
     }
 
     fn memory_bytes(&self) -> usize {

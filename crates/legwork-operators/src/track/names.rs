@@ -84,6 +84,11 @@ impl Interner {
         self.ids.find(self.hasher.hash_one(name), |&id| self.names.get(id) == name).copied()
     }
 
+    /// The next new id.
+    pub(crate) fn len(&self) -> u32 {
+        self.names.len() as u32
+    }
+
     pub(crate) fn names(&self) -> &Names {
         &self.names
     }

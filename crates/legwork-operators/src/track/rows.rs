@@ -75,6 +75,18 @@ pub(crate) struct DeviceRows {
     side: Option<Box<Side>>,
 }
 
+/// Makes room for one more by little: many devices have few rows each.
+fn grow_tightly<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 8).max(1));
+    }
+}
+
+fn push_tightly<T>(list: &mut Vec<T>, item: T) {
+    grow_tightly(list);
+    list.push(item);
+}
+
 /// A row in few bytes: little-endian numbers one after the other, see [`Row::pack`].
 #[derive(Clone, Copy, Debug)]
 struct Packed([u8; PACKED_LEN]);
@@ -164,7 +176,7 @@ impl Row {
 pub(crate) struct Mark {
     pub(crate) n_rows: usize,
     /// Rows that may change, as they were.
-    pub(crate) open: Vec<Row>,
+    pub(crate) open: Box<[Row]>,
     pub(crate) n_stays: usize,
     pub(crate) n_trips: usize,
 }
@@ -178,7 +190,7 @@ impl Mark {
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.open.capacity() * size_of::<Row>()
+        self.open.len() * size_of::<Row>()
     }
 
     /// Whether what follows will be the same as after `other`.
@@ -228,11 +240,11 @@ impl DeviceRows {
     }
 
     pub(crate) fn push_stay(&mut self, stay: Stay) {
-        self.side.get_or_insert_default().stays.push(stay);
+        push_tightly(&mut self.side.get_or_insert_default().stays, stay);
     }
 
     pub(crate) fn push_trip(&mut self, trip: Trip) {
-        self.side.get_or_insert_default().trips.push(trip);
+        push_tightly(&mut self.side.get_or_insert_default().trips, trip);
     }
 
     /// Position of the row of a window and rep, which is among the last ones.
@@ -274,15 +286,13 @@ impl DeviceRows {
                 return;
             }
         }
+        grow_tightly(rare);
         rare.insert(first, (row.window_us, row.rep, row.rare));
     }
 
     /// Appends a row; gives its position.
     pub(crate) fn push(&mut self, row: &Row) -> usize {
-        if self.movement.len() == self.movement.capacity() {
-            // Many devices have few rows each: grow by little.
-            self.movement.reserve_exact((self.movement.len() / 8).max(2));
-        }
+        grow_tightly(&mut self.movement);
         let idx = self.movement.len();
         self.movement.push(row.pack());
         self.store(idx, row);
@@ -320,12 +330,23 @@ impl DeviceRows {
 
     /// Replaces what may still change by what came after `then`, a later mark of what `since` began at.
     pub(crate) fn resume(&mut self, since: &Since, begun: &Mark, now: &Mark, then: &Mark) {
-        drop(self.rewind(&Mark { open: Vec::new(), ..now.clone() }));
+        drop(self.rewind(&Mark { open: Box::default(), ..now.clone() }));
         since.movement[then.n_rows - begun.n_rows..].iter().for_each(|row| {
             self.push(row);
         });
         since.stays[then.n_stays - begun.n_stays..].iter().for_each(|stay| self.push_stay(*stay));
         since.trips[then.n_trips - begun.n_trips..].iter().for_each(|trip| self.push_trip(*trip));
+    }
+
+    /// The revision of each row.
+    pub(crate) fn revisions(&self) -> impl Iterator<Item = u32> {
+        self.movement().map(|row| row.revision)
+    }
+
+    /// Sets the revision of a row.
+    pub(crate) fn set_revision(&mut self, idx: usize, revision: u32) {
+        let row = Row { revision, ..self.load(idx) };
+        self.store(idx, &row);
     }
 
     /// Gives rows from `from` to `to` the revision of their older version that says the same, or `revision`.

@@ -1,5 +1,6 @@
 //! The tables as Arrow, made when they are read.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -57,7 +58,7 @@ impl TrackSnapshot {
         let (mut start, mut n_rows) = (0, 0);
         for (block_idx, block) in blocks.iter().enumerate() {
             // Coverage has about as many rows as movement.
-            n_rows += block.devices.iter().map(|device| n_rows_of(table, device)).sum::<usize>();
+            n_rows += block.devices(&params).map(|(_, device)| n_rows_of(table, &device)).sum::<usize>();
             if n_rows >= CHUNK_LEN || block_idx + 1 == blocks.len() {
                 chunks.push(start..block_idx + 1);
                 (start, n_rows) = (block_idx + 1, 0);
@@ -66,8 +67,8 @@ impl TrackSnapshot {
         TrackSnapshot { table, params, time, clock, blocks, devices, reps, chunks, n_rows: OnceLock::new() }
     }
 
-    fn devices_of(&self, chunk: Range<usize>) -> impl Iterator<Item = (u32, &Device)> {
-        self.blocks[chunk].iter().flat_map(|block| (block.first_id..).zip(&block.devices))
+    fn devices_of(&self, chunk: Range<usize>) -> impl Iterator<Item = (u32, Cow<'_, Device>)> {
+        self.blocks[chunk].iter().flat_map(|block| block.devices(&self.params))
     }
 
     fn is_open(&self, device: &Device, window_end_us: i64) -> bool {
@@ -160,7 +161,8 @@ impl TrackSnapshot {
     }
 
     fn columns(&self, chunk: Range<usize>, names: &[&str]) -> (usize, Vec<ArrayRef>) {
-        let devices = || self.devices_of(chunk.clone());
+        let devices: Vec<(u32, Cow<'_, Device>)> = self.devices_of(chunk).collect();
+        let devices = || devices.iter().map(|(id, device)| (*id, device.as_ref()));
         match self.table {
             Table::DeviceMovement => {
                 let rows: Vec<_> = devices()
@@ -229,7 +231,7 @@ impl TableSnapshot for TrackSnapshot {
     fn n_rows(&self) -> usize {
         *self.n_rows.get_or_init(|| match self.table {
             Table::DeviceCoverage => (0..self.n_chunks()).map(|idx| self.chunk(idx, Some(&[])).num_rows()).sum(),
-            table => self.devices_of(0..self.blocks.len()).map(|(_, device)| n_rows_of(table, device)).sum(),
+            table => self.devices_of(0..self.blocks.len()).map(|(_, device)| n_rows_of(table, &device)).sum(),
         })
     }
 

@@ -115,7 +115,13 @@ pub(super) fn answer(events: &[Event], config: &TrackConfig, time: &TimeConfig) 
         parts[ping] = walk.parts[at];
     }
     let (stays, trips) = (walk.stays, walk.trips);
-    Answer { movement: movement(&pings, &fates, &parts, time), stays, trips, newest: pings.last().cloned(), n_kept: kept.len() }
+    Answer {
+        movement: movement(&pings, &fates, &parts, time),
+        stays,
+        trips,
+        newest: pings.last().cloned(),
+        n_kept: kept.len(),
+    }
 }
 
 fn fates(pings: &[Event], config: &TrackConfig) -> Vec<Fate> {
