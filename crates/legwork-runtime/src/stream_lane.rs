@@ -11,7 +11,7 @@ use crate::lane::{Lane, Origin, Tombstone};
 use crate::{BatchLimit, LaneConfig, PartitionReader, ReadOutcome};
 
 /// A batch is big enough to pay for what is done once a batch, and small enough that a reader of tables never waits long.
-const LIMIT: BatchLimit = BatchLimit { n_messages_max: 16_384, n_bytes_max: 4 << 20 };
+const LIMIT: BatchLimit = BatchLimit { n_messages_max: 32_768, n_bytes_max: 4 << 20 };
 /// What an emptied batch may keep of its arena.
 const ARENA_KEPT_BYTES: usize = 1 << 20;
 /// A blocked lane asks again after this.

@@ -22,8 +22,8 @@ const FROZEN_HEAD: usize = 14;
 pub(crate) enum Taken {
     /// It is the newest of its device. Whether a chunk was closed, so that [`Device::forget`] may find something.
     InOrder(bool),
-    /// It is not, and must be handed to [`Device::merge`] at the end of the batch. Whether it is older than the newest.
-    OutOfOrder(bool),
+    /// It is not, and must be handed to [`Device::merge`] at the end of the batch.
+    OutOfOrder,
     /// It is too old.
     Late,
 }
@@ -134,7 +134,7 @@ impl Device {
     pub(crate) fn take(&mut self, params: &Params, ping: &Ping, revision: u32) -> Taken {
         match self.clock_us() {
             Some(clock_us) if ping.time_us < clock_us.saturating_sub(params.late_horizon_us) => Taken::Late,
-            Some(clock_us) if ping.time_us <= clock_us => Taken::OutOfOrder(ping.time_us < clock_us),
+            Some(clock_us) if ping.time_us <= clock_us => Taken::OutOfOrder,
             _ => {
                 let is_full = self.n_open >= params.chunk_len;
                 self.append(params, ping, revision);
@@ -214,7 +214,7 @@ impl Device {
     }
 
     /// Puts pings out of order among the others, and folds again what they change. Gives the rows that were duplicates and the number
-    /// of accepted ones that are older than the newest. `late`: in the order of arrival, sorted by time here.
+    /// of those that are older than the newest. `late`: in the order of arrival, sorted by time here.
     pub(crate) fn merge(
         &mut self,
         params: &Params,
@@ -225,7 +225,7 @@ impl Device {
     ) -> u64 {
         late.sort_by_key(|straggler| straggler.ping.time_us);
         let mut changed = BTreeMap::new();
-        let (mut n_reordered, mut from) = (0, 0);
+        let (mut n_refused_older, mut from) = (0, 0);
         while from < late.len() {
             let chunk_idx = self.chunk_of(late[from].ping.time_us);
             let n = late[from..].partition_point(|s| self.chunk_of(s.ping.time_us) == chunk_idx);
@@ -233,8 +233,8 @@ impl Device {
             let merged = self.merged(chunk_idx, &late[from..from + n], reps, |straggler, is_accepted| {
                 if is_accepted {
                     is_changed = true;
-                    n_reordered += u64::from(straggler.is_older);
                 } else {
+                    n_refused_older += u64::from(straggler.is_older);
                     refused.push((straggler.row, Verdict::Duplicate));
                 }
             });
@@ -249,7 +249,7 @@ impl Device {
         if !changed.is_empty() {
             self.fold_again(params, changed, revision);
         }
-        n_reordered
+        n_refused_older
     }
 
     /// The pings of a chunk with others among them.

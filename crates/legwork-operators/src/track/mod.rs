@@ -74,21 +74,73 @@ impl Track {
     }
 }
 
+/// A row of a batch, and when its turn comes.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    device: u32,
+    row: u32,
+    time_us: i64,
+    /// Whether a newer ping of the device came before it.
+    is_older: bool,
+}
+
+impl Track {
+    /// The rows of a batch, device by device, each device's in event-time order, and in the order of arrival where times are equal: what
+    /// is out of order only within a batch costs nothing then, and a device's state is fetched once.
+    fn turns(&mut self, columns: &Columns<'_>, n_rows: usize) -> Vec<Turn> {
+        let turn = |row: usize| Turn {
+            device: self.devices.intern(columns.device(row)),
+            row: row as u32,
+            time_us: columns.time_us(row),
+            is_older: false,
+        };
+        let mut turns: Vec<Turn> = (0..n_rows).map(turn).collect();
+        turns.sort_unstable_by_key(|turn| (turn.device, turn.time_us, turn.row));
+        turns
+    }
+}
+
+/// Marks the rows of one device before which a newer ping had come, in this batch or before it. Where some are so far apart that one
+/// of them may make another late, the rows return to their order of arrival. *Returns* how many were marked.
+fn order(turns: &mut [Turn], newest_us: Option<i64>, late_horizon_us: i64) -> u64 {
+    let (first_us, last_us) = (turns[0].time_us, turns[turns.len() - 1].time_us);
+    let mut n_older = 0;
+    // Of all later times: the first row in the order of arrival.
+    let mut first_row = u32::MAX;
+    for turns in turns.chunk_by_mut(|a, b| a.time_us == b.time_us).rev() {
+        for turn in turns.iter_mut() {
+            turn.is_older = first_row < turn.row || newest_us.is_some_and(|newest_us| newest_us > turn.time_us);
+            n_older += u64::from(turn.is_older);
+        }
+        first_row = turns.iter().map(|turn| turn.row).min().map_or(first_row, |row| row.min(first_row));
+    }
+    if last_us.saturating_sub(first_us) > late_horizon_us {
+        turns.sort_unstable_by_key(|turn| turn.row);
+    }
+    n_older
+}
+
 impl Operator for Track {
     fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
         let columns = Columns::of(events);
         let mut verdicts = Verdicts::default();
         let (mut late, mut grown) = (Vec::new(), Vec::new());
         let n_known = self.devices.len();
-        for row in 0..events.n_rows() {
-            let id = self.devices.intern(columns.device(row));
-            let ping = columns.ping(row, &mut self.reps);
-            let device = self.blocks.get_mut(&self.params, id);
-            match device.take(&self.params, &ping, clock.revision) {
-                Taken::InOrder(false) => {}
-                Taken::InOrder(true) => grown.push(id),
-                Taken::OutOfOrder(is_older) => late.push(Straggler { device: id, row: row as u32, is_older, ping }),
-                Taken::Late => verdicts.refused.push((row as u32, Verdict::Late)),
+        let mut turns = self.turns(&columns, events.n_rows());
+        for turns in turns.chunk_by_mut(|a, b| a.device == b.device) {
+            let device = self.blocks.get_mut(&self.params, turns[0].device);
+            verdicts.n_reordered += order(turns, device.clock_us(), self.time.late_horizon_us);
+            for turn in turns {
+                let ping = columns.ping(turn.row as usize, &mut self.reps);
+                match device.take(&self.params, &ping, clock.revision) {
+                    Taken::InOrder(false) => {}
+                    Taken::InOrder(true) => grown.push(turn.device),
+                    Taken::OutOfOrder => late.push(Straggler { device: turn.device, row: turn.row, is_older: turn.is_older, ping }),
+                    Taken::Late => {
+                        verdicts.n_reordered -= u64::from(turn.is_older);
+                        verdicts.refused.push((turn.row, Verdict::Late));
+                    }
+                }
             }
             device.lane_then_us = clock.newest_us;
         }
@@ -96,7 +148,7 @@ impl Operator for Track {
         for late in late.chunk_by_mut(|a, b| a.device == b.device) {
             let device = self.blocks.get_mut(&self.params, late[0].device);
             let reps = self.reps.names();
-            verdicts.n_reordered += device.merge(&self.params, late, reps, clock.revision, &mut verdicts.refused);
+            verdicts.n_reordered -= device.merge(&self.params, late, reps, clock.revision, &mut verdicts.refused);
         }
         for id in grown {
             self.blocks.get_mut(&self.params, id).forget(&self.params);
