@@ -36,13 +36,13 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{EventBatch, Lookup, Table, TableSnapshot, Verdict, Verdicts};
+use legwork_types::{EventBatch, Lookup, Table, TableSnapshot, Verdicts};
 
 pub use config::TrackConfig;
 
 use crate::Operator;
 use crate::track::block::Blocks;
-use crate::track::device::{Straggler, Taken};
+use crate::track::device::Taken;
 use crate::track::fold::Params;
 use crate::track::input::Columns;
 use crate::track::names::Interner;
@@ -55,6 +55,9 @@ const TABLES: [Table; 5] =
 /// Pings in a chunk: the state at its start is spread over so many, and a late ping folds about half as many again.
 const CHUNK_LEN: u32 = 256;
 
+/// Pings that wait to be put among the others, in all devices.
+const UNSETTLED_MAX: usize = 65_536;
+
 /// The track operator.
 #[derive(Debug)]
 pub struct Track {
@@ -63,6 +66,10 @@ pub struct Track {
     devices: Interner,
     reps: Interner,
     blocks: Blocks,
+    /// Devices with pings that wait to be put among the others.
+    unsettled: Vec<u32>,
+    /// Revision of the last batch.
+    revision: u32,
 }
 
 impl Track {
@@ -70,7 +77,27 @@ impl Track {
     pub fn new(time: TimeConfig, config: TrackConfig) -> Track {
         let (window_us, late_horizon_us) = (time.window_us, time.late_horizon_us);
         let params = Params { track: config, window_us, late_horizon_us, chunk_len: CHUNK_LEN };
-        Track { time, params, devices: Interner::default(), reps: Interner::default(), blocks: Blocks::default() }
+        Track {
+            time,
+            params,
+            devices: Interner::default(),
+            reps: Interner::default(),
+            blocks: Blocks::default(),
+            unsettled: Vec::new(),
+            revision: 0,
+        }
+    }
+}
+
+impl Track {
+    /// Puts pings that came out of order among the others, as of the batch that brought them. Nothing is read before.
+    fn settle(&mut self) {
+        let mut unsettled = std::mem::take(&mut self.unsettled);
+        unsettled.sort_unstable();
+        unsettled.dedup();
+        for id in unsettled {
+            self.blocks.get_mut(&self.params, id).settle(&self.params, self.reps.names(), self.revision);
+        }
     }
 }
 
@@ -78,28 +105,34 @@ impl Operator for Track {
     fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
         let columns = Columns::of(events);
         let mut verdicts = Verdicts::default();
-        let (mut late, mut grown) = (Vec::new(), Vec::new());
+        if clock.revision != self.revision {
+            self.settle();
+            self.revision = clock.revision;
+        }
+        let mut grown = Vec::new();
         let n_known = self.devices.len();
         for row in 0..events.n_rows() {
             let id = self.devices.intern(columns.device(row));
             let ping = columns.ping(row, &mut self.reps);
             let device = self.blocks.get_mut(&self.params, id);
-            match device.take(&self.params, &ping, clock.revision) {
+            match device.take(&self.params, self.reps.names(), &ping, clock.revision) {
                 Taken::InOrder(false) => {}
                 Taken::InOrder(true) => grown.push(id),
-                Taken::OutOfOrder(is_older) => late.push(Straggler { device: id, row: row as u32, is_older, ping }),
-                Taken::Late => verdicts.refused.push((row as u32, Verdict::Late)),
+                Taken::Deferred(is_older) => {
+                    verdicts.n_reordered += u64::from(is_older);
+                    self.unsettled.push(id);
+                }
+                Taken::Refused(verdict) => verdicts.refused.push((row as u32, verdict)),
             }
             device.lane_then_us = clock.newest_us;
         }
-        late.sort_by_key(|straggler| straggler.device);
-        for late in late.chunk_by_mut(|a, b| a.device == b.device) {
-            let device = self.blocks.get_mut(&self.params, late[0].device);
-            let reps = self.reps.names();
-            verdicts.n_reordered += device.merge(&self.params, late, reps, clock.revision, &mut verdicts.refused);
+        if self.unsettled.len() > UNSETTLED_MAX {
+            self.settle();
         }
         for id in grown {
-            self.blocks.get_mut(&self.params, id).forget(&self.params);
+            let device = self.blocks.get_mut(&self.params, id);
+            device.settle(&self.params, self.reps.names(), clock.revision);
+            device.forget(&self.params);
         }
         // Many devices are heard of once.
         for id in n_known..self.devices.len() {
@@ -109,7 +142,6 @@ impl Operator for Track {
         }
         let idle_since_us = clock.newest_us.saturating_sub(self.time.idle_close_us);
         self.blocks.sweep(1 + events.n_rows() / 64, idle_since_us);
-        verdicts.refused.sort_unstable_by_key(|(row, _)| *row);
         verdicts
     }
 
@@ -119,6 +151,7 @@ impl Operator for Track {
 
     fn snapshot(&mut self, table: &str, clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
         let table = *TABLES.iter().find(|known| known.name() == table)?;
+        self.settle();
         let (devices, reps) = (self.devices.names().clone(), self.reps.names().clone());
         let snapshot =
             TrackSnapshot::new(table, self.params, self.time, *clock, self.blocks.list.clone(), devices, reps);
@@ -131,6 +164,7 @@ impl Operator for Track {
             "track_at" => lookup::track_at,
             _ => return None,
         };
+        self.settle();
         let device = self.devices.find(&lookup.key).map(|id| self.blocks.get(&self.params, id));
         Some(answer(lookup, device.as_deref(), &self.params, self.reps.names()))
     }
