@@ -113,6 +113,18 @@ impl Device {
         (self.n_open > 0).then(|| Ping { battery_pct: self.battery_pct, ..self.open.last() })
     }
 
+    /// Reads a bit of each part of the hull.
+    #[inline(always)]
+    pub(crate) fn touch(&self) -> i64 {
+        self.lane_then_us ^ self.open.last_time_us() ^ self.state.touch() ^ self.rows.n_movement() as i64
+    }
+
+    /// Reads the ends of what is appended to.
+    #[inline(always)]
+    pub(crate) fn touch_ends(&self) -> i64 {
+        self.open.bytes().last().map_or(0, |byte| i64::from(*byte)) ^ self.rows.touch()
+    }
+
     /// Pings of the open chunk.
     pub(crate) fn n_pings(&self) -> u32 {
         self.n_open

@@ -207,6 +207,16 @@ impl State {
         self.track.as_ref().map_or((None, None), Track::under_way)
     }
 
+    /// Reads a bit of each part.
+    #[inline(always)]
+    pub(crate) fn touch(&self) -> i64 {
+        self.track.as_ref().map_or(0, |track| {
+            let ends = track.last.time_us ^ track.anchor.time_us ^ track.trip.start_us ^ track.cluster.start_us;
+            let now = track.tail.now.map_or(0, |tail| tail.inner_us);
+            ends ^ now ^ i64::from(track.cluster.n_pings) ^ track.cluster.centre.lat.to_bits() as i64
+        })
+    }
+
     /// Time of the fix of which the next one will say whether it is an outlier.
     pub(crate) fn pending_us(&self) -> Option<i64> {
         self.track.as_ref().and_then(|track| track.pending.as_ref()).map(|pending| pending.fix.time_us)

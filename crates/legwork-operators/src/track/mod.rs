@@ -58,6 +58,9 @@ const CHUNK_LEN: u32 = 256;
 /// Pings that wait to be put among the others, in all devices.
 const UNSETTLED_MAX: usize = 65_536;
 
+/// Rows whose devices are fetched into the cache together: one after the other, most of the time would be spent waiting for memory.
+const GROUP_LEN: usize = 16;
+
 /// The track operator.
 #[derive(Debug)]
 pub struct Track {
@@ -111,20 +114,27 @@ impl Operator for Track {
         }
         let mut grown = Vec::new();
         let n_known = self.devices.len();
-        for row in 0..events.n_rows() {
-            let id = self.devices.intern(columns.device(row));
-            let ping = columns.ping(row, &mut self.reps);
-            let device = self.blocks.get_mut(&self.params, id);
-            match device.take(&self.params, self.reps.names(), &ping, clock.revision) {
-                Taken::InOrder(false) => {}
-                Taken::InOrder(true) => grown.push(id),
-                Taken::Deferred(is_older) => {
-                    verdicts.n_reordered += u64::from(is_older);
-                    self.unsettled.push(id);
-                }
-                Taken::Refused(verdict) => verdicts.refused.push((row as u32, verdict)),
+        let mut ids = [0; GROUP_LEN];
+        for first in (0..events.n_rows()).step_by(GROUP_LEN) {
+            let rows = first..events.n_rows().min(first + GROUP_LEN);
+            for (id, row) in ids.iter_mut().zip(rows.clone()) {
+                *id = self.devices.intern(columns.device(row));
             }
-            device.lane_then_us = clock.newest_us;
+            self.blocks.touch(&ids[..rows.len()]);
+            for (&id, row) in ids.iter().zip(rows) {
+                let ping = columns.ping(row, &mut self.reps);
+                let device = self.blocks.get_mut(&self.params, id);
+                match device.take(&self.params, self.reps.names(), &ping, clock.revision) {
+                    Taken::InOrder(false) => {}
+                    Taken::InOrder(true) => grown.push(id),
+                    Taken::Deferred(is_older) => {
+                        verdicts.n_reordered += u64::from(is_older);
+                        self.unsettled.push(id);
+                    }
+                    Taken::Refused(verdict) => verdicts.refused.push((row as u32, verdict)),
+                }
+                device.lane_then_us = clock.newest_us;
+            }
         }
         if self.unsettled.len() > UNSETTLED_MAX {
             self.settle();

@@ -229,6 +229,12 @@ impl DeviceRows {
         self.movement.iter().map(|packed| self.unpack(packed))
     }
 
+    /// Reads a bit of the last row.
+    #[inline(always)]
+    pub(crate) fn touch(&self) -> i64 {
+        self.movement.last().map_or(0, |row| i64::from(row.0[0]) ^ i64::from(row.0[14]))
+    }
+
     pub(crate) fn n_movement(&self) -> usize {
         self.movement.len()
     }
