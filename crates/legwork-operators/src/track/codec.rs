@@ -2,7 +2,7 @@
 //!
 //! Each field is written as its difference from what is expected after the ping before: the same step in time, the same place (in units
 //! of 1e-7 degrees where both coordinates are whole multiples of them, else in units of the last place of the doubles), the same
-//! accuracy and speed (exclusive or, bits reversed, since short decimals end in zeros). A difference takes as many bits as the one
+//! accuracy and speed (in hundredths where both are whole ones). A difference takes as many bits as the one
 //! before in its field, or says how many it takes. What a ping has at all is said when it changes.
 //! *Source* of the idea: Pelkonen et al., "Gorilla: a fast, scalable, in-memory time series database", 2015.
 
@@ -14,8 +14,10 @@ const HAS_SPEED: u8 = 4;
 const HAS_ODOMETER: u8 = 8;
 const IS_MOCK: u8 = 16;
 const IS_DECIMAL: u8 = 32;
+/// Accuracy and speed, where present, are whole hundredths.
+const IS_SHORT: u8 = 64;
 /// A rep follows.
-const NEW_REP: u8 = 64;
+const NEW_REP: u8 = 128;
 
 /// Units of a decimal coordinate in a degree.
 const UNITS: f64 = 1e7;
@@ -46,8 +48,9 @@ struct Context {
 }
 
 /// Widths are multiples of so many bits.
-const WIDTH_STEP: u32 = 3;
+const WIDTH_STEP: u32 = 4;
 
+#[inline(always)]
 fn n_bits(width: u8) -> u32 {
     (u32::from(width) * WIDTH_STEP).min(u64::BITS)
 }
@@ -66,24 +69,29 @@ const START: Context = Context {
     widths: [0; 7],
 };
 
+#[inline(always)]
 fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
+#[inline(always)]
 fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
+#[inline(always)]
 fn units(degrees: f64) -> i64 {
     (degrees * UNITS).round() as i64
 }
 
 /// Whether units hold the value exactly; not so for -0.
+#[inline(always)]
 fn is_decimal(degrees: f64) -> bool {
     (units(degrees) as f64 / UNITS).to_bits() == degrees.to_bits()
 }
 
 /// Difference of coordinates, in units or in last places.
+#[inline(always)]
 fn difference(from: f64, to: f64, decimal: bool) -> u64 {
     zigzag(if decimal {
         units(to).wrapping_sub(units(from))
@@ -92,6 +100,7 @@ fn difference(from: f64, to: f64, decimal: bool) -> u64 {
     })
 }
 
+#[inline(always)]
 fn moved(from: f64, difference: u64, decimal: bool) -> f64 {
     let difference = unzigzag(difference);
     if decimal {
@@ -101,12 +110,34 @@ fn moved(from: f64, difference: u64, decimal: bool) -> f64 {
     }
 }
 
-fn mixed(before: f32, now: f32) -> u64 {
-    u64::from((before.to_bits() ^ now.to_bits()).reverse_bits())
+/// Whether hundredths hold the value exactly.
+#[inline(always)]
+fn is_short(value: f32) -> bool {
+    (hundredths(value) as f32 / 100.0).to_bits() == value.to_bits()
 }
 
-fn unmixed(before: f32, mix: u64) -> f32 {
-    f32::from_bits(before.to_bits() ^ (mix as u32).reverse_bits())
+#[inline(always)]
+fn hundredths(value: f32) -> i64 {
+    (value * 100.0).round_ties_even() as i64
+}
+
+/// Difference of accuracies or speeds: in hundredths, or the bits in which they differ, reversed since the last ones are often zero.
+#[inline(always)]
+fn mixed(before: f32, now: f32, short: bool) -> u64 {
+    if short {
+        zigzag(hundredths(now).wrapping_sub(hundredths(before)))
+    } else {
+        u64::from((before.to_bits() ^ now.to_bits()).reverse_bits())
+    }
+}
+
+#[inline(always)]
+fn unmixed(before: f32, mix: u64, short: bool) -> f32 {
+    if short {
+        hundredths(before).wrapping_add(unzigzag(mix)) as f32 / 100.0
+    } else {
+        f32::from_bits(before.to_bits() ^ (mix as u32).reverse_bits())
+    }
 }
 
 /// Bytes that a ping takes at most: flags, rep and seven fields of 70 bits, behind a begun byte and rounded up.
@@ -165,6 +196,7 @@ pub(crate) struct Writer {
 
 impl Context {
     /// The ping after which it is this.
+    #[inline(always)]
     fn ping(&self) -> Ping {
         let has = |flag: u8| self.flags & flag != 0;
         let held = |flag: u8, value: f32| if has(flag) { value } else { f32::NAN };
@@ -224,6 +256,9 @@ impl Writer {
         flags |= has(ping.mock, IS_MOCK);
         let decimal = is_decimal(ping.lat) && is_decimal(ping.lon);
         flags |= has(decimal, IS_DECIMAL);
+        let has_short = |value: f32| value.is_nan() || is_short(value);
+        let short = has_short(ping.accuracy_m) && has_short(ping.speed_mps);
+        flags |= has(short, IS_SHORT);
         flags |= has(ping.rep != before.rep, NEW_REP);
         let now = &mut self.context;
         let mut bits = Bits { word: 0, n: 0, bytes: [0; PING_BYTES_MAX], n_bytes: 0 };
@@ -234,7 +269,7 @@ impl Writer {
         if flags == before.flags {
             bits.put(0, 1);
         } else {
-            bits.put(1 | u64::from(flags) << 1, 8);
+            bits.put(1 | u64::from(flags) << 1, 9);
         }
         if flags & NEW_REP != 0 {
             bits.put(u64::from(ping.rep), 32);
@@ -247,11 +282,11 @@ impl Writer {
         bits.field(&mut now.widths[LON], difference(before.lon, ping.lon, decimal));
         if flags & HAS_ACCURACY != 0 {
             now.accuracy_m = ping.accuracy_m;
-            bits.field(&mut now.widths[ACCURACY], mixed(before.accuracy_m, ping.accuracy_m));
+            bits.field(&mut now.widths[ACCURACY], mixed(before.accuracy_m, ping.accuracy_m, short));
         }
         if flags & HAS_SPEED != 0 {
             now.speed_mps = ping.speed_mps;
-            bits.field(&mut now.widths[SPEED], mixed(before.speed_mps, ping.speed_mps));
+            bits.field(&mut now.widths[SPEED], mixed(before.speed_mps, ping.speed_mps, short));
         }
         if flags & HAS_ODOMETER != 0 {
             now.odometer_m = ping.odometer_m;
@@ -264,12 +299,13 @@ impl Writer {
         self.append(&bits);
     }
 
+    #[inline(always)]
     fn append(&mut self, bits: &Bits) {
         let n_rest = bits.n.div_ceil(8) as usize;
         let needed = self.bytes.len() + bits.n_bytes + n_rest;
         if needed > self.bytes.capacity() {
             // Many devices hold few pings each: grow by little.
-            self.bytes.reserve_exact((needed / 4).max(32));
+            self.bytes.reserve_exact((needed / 8).max(32));
         }
         self.bytes.extend_from_slice(&bits.bytes[..bits.n_bytes]);
         self.bytes.extend_from_slice(&bits.word.to_le_bytes()[..n_rest]);
@@ -323,12 +359,12 @@ impl Iterator for Reader<'_> {
 
     fn next(&mut self) -> Option<Ping> {
         self.n_left = self.n_left.checked_sub(1)?;
-        let flags = if self.bits(1) == 1 { self.bits(7) as u8 } else { self.context.flags };
+        let flags = if self.bits(1) == 1 { self.bits(8) as u8 } else { self.context.flags };
         if flags & NEW_REP != 0 {
             self.context.rep = self.bits(32) as u32;
         }
         self.context.flags = flags & !NEW_REP;
-        let decimal = flags & IS_DECIMAL != 0;
+        let (decimal, short) = (flags & IS_DECIMAL != 0, flags & IS_SHORT != 0);
         let step = unzigzag(self.field(TIME));
         self.context.step_us = self.context.step_us.wrapping_add(step);
         self.context.time_us = self.context.time_us.wrapping_add(self.context.step_us);
@@ -338,11 +374,11 @@ impl Iterator for Reader<'_> {
         self.context.lon = moved(self.context.lon, lon, decimal);
         if flags & HAS_ACCURACY != 0 {
             let mix = self.field(ACCURACY);
-            self.context.accuracy_m = unmixed(self.context.accuracy_m, mix);
+            self.context.accuracy_m = unmixed(self.context.accuracy_m, mix, short);
         }
         if flags & HAS_SPEED != 0 {
             let mix = self.field(SPEED);
-            self.context.speed_mps = unmixed(self.context.speed_mps, mix);
+            self.context.speed_mps = unmixed(self.context.speed_mps, mix, short);
         }
         if flags & HAS_ODOMETER != 0 {
             let difference = self.field(ODOMETER);

@@ -12,6 +12,8 @@ use crate::track::names::Names;
 use crate::track::ping::{NO_REP, Ping};
 use crate::track::rows::{DeviceRows, Mark};
 
+/// Pings of a device that wait to be put among the others.
+const DEFERRED_MAX: usize = 64;
 /// A device with more pings is not frozen; each is folded again when it thaws.
 const FROZEN_PINGS_MAX: u32 = 64;
 /// Bytes before the revisions: lane_then, battery, numbers of pings and rows.
@@ -22,19 +24,10 @@ const FROZEN_HEAD: usize = 14;
 pub(crate) enum Taken {
     /// It is the newest of its device. Whether a chunk was closed, so that [`Device::forget`] may find something.
     InOrder(bool),
-    /// It is not, and must be handed to [`Device::merge`] at the end of the batch.
-    OutOfOrder,
-    /// It is too old.
-    Late,
-}
-
-/// A ping out of order, with its row in the batch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Straggler {
-    pub(crate) device: u32,
-    pub(crate) row: u32,
-    pub(crate) is_older: bool,
-    pub(crate) ping: Ping,
+    /// It is accepted, older than the newest or in its place, and waits for [`Device::settle`]. Whether it is older.
+    Deferred(bool),
+    /// It is not accepted.
+    Refused(Verdict),
 }
 
 /// Where the fold stood at the start of a chunk.
@@ -86,6 +79,9 @@ pub(crate) struct Device {
     state: State,
     pub(crate) rows: DeviceRows,
     past: Option<Box<Past>>,
+    /// Accepted pings that are not among the others yet.
+    #[allow(clippy::box_collection, reason = "few devices have any, all have the field")]
+    deferred: Option<Box<Vec<Ping>>>,
 }
 
 fn rep_name(reps: &Names, rep: u32) -> Option<&str> {
@@ -103,6 +99,7 @@ impl Device {
             state: State::default(),
             rows: DeviceRows::default(),
             past: None,
+            deferred: None,
         }
     }
 
@@ -114,6 +111,18 @@ impl Device {
 
     pub(crate) fn newest(&self) -> Option<Ping> {
         (self.n_open > 0).then(|| Ping { battery_pct: self.battery_pct, ..self.open.last() })
+    }
+
+    /// Reads a bit of each part of the hull.
+    #[inline(always)]
+    pub(crate) fn touch(&self) -> i64 {
+        self.lane_then_us ^ self.open.last_time_us() ^ self.state.touch() ^ self.rows.n_movement() as i64
+    }
+
+    /// Reads the ends of what is appended to.
+    #[inline(always)]
+    pub(crate) fn touch_ends(&self) -> i64 {
+        self.open.bytes().last().map_or(0, |byte| i64::from(*byte)) ^ self.rows.touch()
     }
 
     /// Pings of the open chunk.
@@ -130,17 +139,49 @@ impl Device {
         self.past.as_ref().map_or(&[], |past| &past.coverage)
     }
 
-    /// Takes a ping. One that is the newest is folded at once.
-    pub(crate) fn take(&mut self, params: &Params, ping: &Ping, revision: u32) -> Taken {
+    /// Takes a ping. One that is the newest is folded at once; others wait, since putting one among the pings costs about as much as
+    /// putting many.
+    #[inline]
+    pub(crate) fn take(&mut self, params: &Params, reps: &Names, ping: &Ping, revision: u32) -> Taken {
         match self.clock_us() {
-            Some(clock_us) if ping.time_us < clock_us.saturating_sub(params.late_horizon_us) => Taken::Late,
-            Some(clock_us) if ping.time_us <= clock_us => Taken::OutOfOrder,
+            Some(clock_us) if ping.time_us <= clock_us => {
+                if ping.time_us < clock_us.saturating_sub(params.late_horizon_us) {
+                    return Taken::Refused(Verdict::Late);
+                }
+                if !self.defer(ping, reps) {
+                    return Taken::Refused(Verdict::Duplicate);
+                }
+                if self.deferred.as_ref().is_some_and(|deferred| deferred.len() >= DEFERRED_MAX) {
+                    self.settle(params, reps, revision);
+                }
+                Taken::Deferred(ping.time_us < clock_us)
+            }
             _ => {
                 let is_full = self.n_open >= params.chunk_len;
                 self.append(params, ping, revision);
                 Taken::InOrder(is_full)
             }
         }
+    }
+
+    /// Puts a ping aside, unless one with the same time wins against it.
+    fn defer(&mut self, ping: &Ping, reps: &Names) -> bool {
+        let is_newest = self.clock_us() == Some(ping.time_us);
+        let mut same = self.pings(self.chunk_of(ping.time_us)).find(|held| held.time_us >= ping.time_us);
+        same = same.filter(|held| held.time_us == ping.time_us);
+        if let Some(held) = same.as_mut().filter(|_| is_newest) {
+            held.battery_pct = self.battery_pct;
+        }
+        let deferred = self.deferred.get_or_insert_default();
+        let mut rivals = same.iter().chain(deferred.iter().filter(|held| held.time_us == ping.time_us));
+        let wins = rivals.all(|held| ping.order_of_equals(held, |rep| rep_name(reps, rep)).is_gt());
+        if wins {
+            deferred.push(*ping);
+        }
+        if deferred.is_empty() {
+            self.deferred = None;
+        }
+        wins
     }
 
     fn append(&mut self, params: &Params, ping: &Ping, revision: u32) {
@@ -175,21 +216,20 @@ impl Device {
         past.chunks.push(chunk);
     }
 
-    /// Lets go of chunks wholly behind the late horizon. No ping reaches them any more, once those of the batch are merged.
+    /// Lets go of chunks wholly behind the late horizon, whose fixes are judged for good: no ping reaches them any more. Their rows stay.
     pub(crate) fn forget(&mut self, params: &Params) {
         let horizon_us = self.clock_us().unwrap_or(i64::MIN).saturating_sub(params.late_horizon_us);
-        while self.past.as_ref().is_some_and(|past| past.chunks.len() > 1 && past.chunks[1].first_us <= horizon_us) {
-            self.forget_oldest(params);
+        let first_us = |past: &Past, idx: usize| past.chunks.get(idx).map(|chunk| chunk.first_us);
+        while let Some(behind_us) = self.past.as_ref().and_then(|past| first_us(past, 1)).filter(|us| *us <= horizon_us)
+        {
+            let (explained, pending_us) = self.explain_until(params, horizon_us);
+            if pending_us.is_some_and(|pending_us| pending_us < behind_us) {
+                return;
+            }
+            let Some(past) = &mut self.past else { return };
+            Coverage::add_all(&mut past.coverage, explained.iter().filter(|e| e.ping.time_us < behind_us));
+            past.chunks.remove(0);
         }
-    }
-
-    /// Lets go of the oldest chunk. Its rows stay.
-    fn forget_oldest(&mut self, params: &Params) {
-        let explained = self.explain_chunks(params, 2);
-        let Some(past) = &mut self.past else { return };
-        let behind_us = past.chunks[1].first_us;
-        Coverage::add_all(&mut past.coverage, explained.iter().filter(|e| e.ping.time_us < behind_us));
-        past.chunks.remove(0);
     }
 
     /// The pings of a chunk; the open one is the last.
@@ -213,76 +253,40 @@ impl Device {
         chunks.partition_point(|chunk| chunk.first_us <= time_us).saturating_sub(1)
     }
 
-    /// Puts pings out of order among the others, and folds again what they change. Gives the rows that were duplicates and the number
-    /// of those that are older than the newest. `late`: in the order of arrival, sorted by time here.
-    pub(crate) fn merge(
-        &mut self,
-        params: &Params,
-        late: &mut [Straggler],
-        reps: &Names,
-        revision: u32,
-        refused: &mut Vec<(u32, Verdict)>,
-    ) -> u64 {
-        late.sort_by_key(|straggler| straggler.ping.time_us);
+    /// Puts the pings that wait among the others, and folds again what they change.
+    pub(crate) fn settle(&mut self, params: &Params, reps: &Names, revision: u32) {
+        let Some(mut late) = self.deferred.take() else { return };
+        late.sort_by_key(|ping| ping.time_us);
         let mut changed = BTreeMap::new();
-        let (mut n_refused_older, mut from) = (0, 0);
-        while from < late.len() {
-            let chunk_idx = self.chunk_of(late[from].ping.time_us);
-            let n = late[from..].partition_point(|s| self.chunk_of(s.ping.time_us) == chunk_idx);
-            let mut is_changed = false;
-            let merged = self.merged(chunk_idx, &late[from..from + n], reps, |straggler, is_accepted| {
-                if is_accepted {
-                    is_changed = true;
-                } else {
-                    n_refused_older += u64::from(straggler.is_older);
-                    refused.push((straggler.row, Verdict::Duplicate));
-                }
-            });
-            if is_changed {
-                if let Some(newest) = merged.last().filter(|_| chunk_idx == self.n_sealed()) {
-                    self.battery_pct = newest.battery_pct;
-                }
-                changed.insert(chunk_idx, merged);
-            }
-            from += n;
+        let mut rest = &late[..];
+        while let Some(first) = rest.first() {
+            let chunk_idx = self.chunk_of(first.time_us);
+            let (here, behind) = rest.split_at(rest.partition_point(|ping| self.chunk_of(ping.time_us) == chunk_idx));
+            changed.insert(chunk_idx, self.merged(chunk_idx, here, reps));
+            rest = behind;
         }
-        if !changed.is_empty() {
-            self.fold_again(params, changed, revision);
+        if let Some(newest) = changed.get(&self.n_sealed()).and_then(|pings| pings.last()) {
+            self.battery_pct = newest.battery_pct;
         }
-        n_refused_older
+        self.fold_again(params, changed, revision);
     }
 
-    /// The pings of a chunk with others among them.
-    fn merged(
-        &self,
-        chunk_idx: usize,
-        late: &[Straggler],
-        reps: &Names,
-        mut heard: impl FnMut(&Straggler, bool),
-    ) -> Vec<Ping> {
+    /// The pings of a chunk with others among them; of two with the same time the larger.
+    fn merged(&self, chunk_idx: usize, late: &[Ping], reps: &Names) -> Vec<Ping> {
         let mut held: Vec<Ping> = self.pings(chunk_idx).collect();
         if let Some(newest) = held.last_mut().filter(|_| chunk_idx == self.n_sealed()) {
             newest.battery_pct = self.battery_pct;
         }
         let mut merged: Vec<Ping> = Vec::with_capacity(held.len() + late.len());
         let mut held = held.into_iter().peekable();
-        for straggler in late {
-            let ping = straggler.ping;
+        for ping in late {
             while let Some(older) = held.next_if(|held| held.time_us <= ping.time_us) {
                 merged.push(older);
             }
             match merged.last_mut().filter(|last| last.time_us == ping.time_us) {
-                Some(same) => {
-                    let is_accepted = ping.order_of_equals(same, |rep| rep_name(reps, rep)).is_gt();
-                    if is_accepted {
-                        *same = ping;
-                    }
-                    heard(straggler, is_accepted);
-                }
-                None => {
-                    merged.push(ping);
-                    heard(straggler, true);
-                }
+                Some(same) if ping.order_of_equals(same, |rep| rep_name(reps, rep)).is_gt() => *same = *ping,
+                Some(_) => {}
+                None => merged.push(*ping),
             }
         }
         merged.extend(held);
@@ -399,7 +403,8 @@ impl Device {
 
     /// Itself in few bytes, where it holds so few pings that folding them again costs little.
     pub(crate) fn freeze(&self) -> Option<Box<[u8]>> {
-        if self.past.is_some() || self.n_open > FROZEN_PINGS_MAX || self.rows.n_movement() > usize::from(u8::MAX) {
+        let is_settled = self.past.is_none() && self.deferred.is_none();
+        if !is_settled || self.n_open > FROZEN_PINGS_MAX || self.rows.n_movement() > usize::from(u8::MAX) {
             return None;
         }
         let mut bytes = Vec::with_capacity(FROZEN_HEAD + 4 * self.rows.n_movement() + self.open.bytes().len());
@@ -432,10 +437,11 @@ impl Device {
 
     /// Every ping that is held, with what it adds.
     pub(crate) fn explain(&self, params: &Params) -> Vec<Explained> {
-        self.explain_chunks(params, self.n_sealed() + 1)
+        self.explain_until(params, i64::MAX).0
     }
 
-    fn explain_chunks(&self, params: &Params, n_chunks: usize) -> Vec<Explained> {
+    /// The pings up to a time, as if there were no others; and the time of one that is not judged for good.
+    fn explain_until(&self, params: &Params, until_us: i64) -> (Vec<Explained>, Option<i64>) {
         let oldest = self.past.as_ref().and_then(|past| match past.chunks.first() {
             Some(chunk) => chunk.start.as_deref(),
             None => past.open_start.as_deref(),
@@ -443,11 +449,12 @@ impl Device {
         let start = oldest.cloned().unwrap_or_default();
         let (mut state, mut rows, mut before) = (start.state, DeviceRows::of(&start.mark), start.before);
         let mut trace = Trace::default();
-        for ping in (0..n_chunks).flat_map(|chunk_idx| self.pings(chunk_idx)) {
+        let pings = (0..=self.n_sealed()).flat_map(|chunk_idx| self.pings(chunk_idx));
+        for ping in pings.take_while(|ping| ping.time_us <= until_us) {
             step(params, &mut state, &mut rows, before.as_ref(), &ping, 0, &mut trace);
             before = Some(ping);
         }
-        trace.pings
+        (trace.pings, state.pending_us())
     }
 
     /// Bytes held beside the device itself: (pings with their states, rows).
@@ -461,7 +468,8 @@ impl Device {
                 + start(&past.open_start)
                 + chunks
         });
-        (self.open.capacity() + past + self.state.heap_bytes(), self.rows.memory_bytes())
+        let deferred = self.deferred.as_ref().map_or(0, |late| 24 + late.capacity() * size_of::<Ping>());
+        (self.open.capacity() + past + deferred + self.state.heap_bytes(), self.rows.memory_bytes())
     }
 }
 

@@ -207,6 +207,21 @@ impl State {
         self.track.as_ref().map_or((None, None), Track::under_way)
     }
 
+    /// Reads a bit of each part.
+    #[inline(always)]
+    pub(crate) fn touch(&self) -> i64 {
+        self.track.as_ref().map_or(0, |track| {
+            let ends = track.last.time_us ^ track.anchor.time_us ^ track.trip.start_us ^ track.cluster.start_us;
+            let now = track.tail.now.map_or(0, |tail| tail.inner_us);
+            ends ^ now ^ i64::from(track.cluster.n_pings) ^ track.cluster.centre.lat.to_bits() as i64
+        })
+    }
+
+    /// Time of the fix of which the next one will say whether it is an outlier.
+    pub(crate) fn pending_us(&self) -> Option<i64> {
+        self.track.as_ref().and_then(|track| track.pending.as_ref()).map(|pending| pending.fix.time_us)
+    }
+
     pub(crate) fn heap_bytes(&self) -> usize {
         self.track.as_ref().map_or(0, |track| {
             track.tail.earlier.capacity() * size_of::<Tail>()
@@ -234,22 +249,27 @@ pub(crate) struct Params {
 }
 
 impl Params {
+    #[inline]
     fn reach_m(&self, ping: &Ping) -> f64 {
         self.track.stay_radius_m.max(self.blur_m(ping))
     }
 
+    #[inline]
     fn gate_m(&self, ping: &Ping) -> f64 {
         self.track.anchor_m_min.max(self.blur_m(ping))
     }
 
+    #[inline]
     fn blur_m(&self, ping: &Ping) -> f64 {
         if ping.accuracy_m.is_nan() { 0.0 } else { self.track.anchor_accuracy_factor * f64::from(ping.accuracy_m) }
     }
 
+    #[inline]
     fn is_impossible(&self, distance_m: f64, leg_us: i64) -> bool {
         distance_m * 1e6 > self.track.speed_mps_max * leg_us as f64
     }
 
+    #[inline]
     fn refusal(&self, ping: &Ping) -> Option<Decision> {
         // iOS marks a fix that it does not trust by a negative accuracy; 0, 0 is what broken receivers report.
         if (ping.lat == 0.0 && ping.lon == 0.0) || ping.accuracy_m < 0.0 {
@@ -322,7 +342,7 @@ pub(crate) fn step<J: Journal>(
 }
 
 /// The row of a ping, with the ping counted.
-#[inline]
+#[inline(always)]
 fn open_row(params: &Params, rows: &mut DeviceRows, ping: &Ping) -> (usize, Row) {
     let window_us = window_start(ping.time_us, params.window_us);
     let (row_idx, mut row) = match rows.position(window_us, ping.rep) {
@@ -411,6 +431,7 @@ struct Keep<'a, J> {
 }
 
 impl<J: Journal> Keep<'_, J> {
+    #[inline]
     fn fix(&mut self, ping: &Ping, fix: Fix, raw_leg: Option<f64>) {
         if let Some(pending) = self.track.pending.take() {
             let out_m = pending.fix.place.distance_m(&fix.place);
@@ -443,6 +464,7 @@ impl<J: Journal> Keep<'_, J> {
     }
 
     /// Looks at a row that was opened when one of its pings was read.
+    #[inline]
     fn row<T>(&mut self, window_us: i64, rep: u32, look: impl FnOnce(&mut Row) -> T) -> T {
         if (self.row.window_us, self.row.rep) == (window_us, rep) {
             return look(self.row);
@@ -454,6 +476,7 @@ impl<J: Journal> Keep<'_, J> {
         seen
     }
 
+    #[inline]
     fn window_us(&self, fix: &Fix) -> i64 {
         window_start(fix.time_us, self.params.window_us)
     }
@@ -537,6 +560,7 @@ impl<J: Journal> Keep<'_, J> {
     }
 
     /// A fix while the device stays.
+    #[inline]
     fn in_stay(&mut self, ping: &Ping, fix: Fix, leg_us: i64) {
         let from_centre_m = self.track.cluster.centre.distance_m(&fix.place);
         if from_centre_m <= self.params.reach_m(ping) {
@@ -563,6 +587,7 @@ impl<J: Journal> Keep<'_, J> {
     }
 
     /// A fix while the device travels or has not stood still for long.
+    #[inline]
     fn in_cluster(&mut self, ping: &Ping, fix: Fix, leg_us: i64) {
         self.track.trip.n_pings += 1;
         let from_centre_m = self.track.cluster.centre.distance_m(&fix.place);
@@ -590,6 +615,7 @@ impl<J: Journal> Keep<'_, J> {
     }
 
     /// Counts the leg from the anchor, with all its time, and moves the anchor.
+    #[inline]
     fn count(&mut self, fix: &Fix, from_anchor_m: f64, leg_us: i64) {
         let revision = self.revision;
         if let Some(tail) = self.track.tail.now.filter(|tail| tail.inner_us != 0) {
@@ -619,6 +645,7 @@ impl<J: Journal> Keep<'_, J> {
     }
 
     /// What to restore in the fix's row should the cluster be a stay. `written_us`: time of the cluster that is in the row already.
+    #[inline]
     fn tail(&mut self, fix: &Fix, written_us: i64) -> &mut Tail {
         let window_us = self.window_us(fix);
         let is_now = |tail: &Tail| tail.window_us == window_us && tail.rep == fix.rep;

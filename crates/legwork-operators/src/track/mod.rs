@@ -36,13 +36,13 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{EventBatch, Lookup, Table, TableSnapshot, Verdict, Verdicts};
+use legwork_types::{EventBatch, Lookup, Table, TableSnapshot, Verdicts};
 
 pub use config::TrackConfig;
 
 use crate::Operator;
 use crate::track::block::Blocks;
-use crate::track::device::{Straggler, Taken};
+use crate::track::device::Taken;
 use crate::track::fold::Params;
 use crate::track::input::Columns;
 use crate::track::names::Interner;
@@ -55,6 +55,12 @@ const TABLES: [Table; 5] =
 /// Pings in a chunk: the state at its start is spread over so many, and a late ping folds about half as many again.
 const CHUNK_LEN: u32 = 256;
 
+/// Pings that wait to be put among the others, in all devices.
+const UNSETTLED_MAX: usize = 65_536;
+
+/// Rows whose devices are fetched into the cache together: one after the other, most of the time would be spent waiting for memory.
+const GROUP_LEN: usize = 16;
+
 /// The track operator.
 #[derive(Debug)]
 pub struct Track {
@@ -63,6 +69,10 @@ pub struct Track {
     devices: Interner,
     reps: Interner,
     blocks: Blocks,
+    /// Devices with pings that wait to be put among the others.
+    unsettled: Vec<u32>,
+    /// Revision of the last batch.
+    revision: u32,
 }
 
 impl Track {
@@ -70,88 +80,69 @@ impl Track {
     pub fn new(time: TimeConfig, config: TrackConfig) -> Track {
         let (window_us, late_horizon_us) = (time.window_us, time.late_horizon_us);
         let params = Params { track: config, window_us, late_horizon_us, chunk_len: CHUNK_LEN };
-        Track { time, params, devices: Interner::default(), reps: Interner::default(), blocks: Blocks::default() }
+        Track {
+            time,
+            params,
+            devices: Interner::default(),
+            reps: Interner::default(),
+            blocks: Blocks::default(),
+            unsettled: Vec::new(),
+            revision: 0,
+        }
     }
-}
-
-/// A row of a batch, and when its turn comes.
-#[derive(Clone, Copy, Debug)]
-struct Turn {
-    device: u32,
-    row: u32,
-    time_us: i64,
-    /// Whether a newer ping of the device came before it.
-    is_older: bool,
 }
 
 impl Track {
-    /// The rows of a batch, device by device, each device's in event-time order, and in the order of arrival where times are equal: what
-    /// is out of order only within a batch costs nothing then, and a device's state is fetched once.
-    fn turns(&mut self, columns: &Columns<'_>, n_rows: usize) -> Vec<Turn> {
-        let turn = |row: usize| Turn {
-            device: self.devices.intern(columns.device(row)),
-            row: row as u32,
-            time_us: columns.time_us(row),
-            is_older: false,
-        };
-        let mut turns: Vec<Turn> = (0..n_rows).map(turn).collect();
-        turns.sort_unstable_by_key(|turn| (turn.device, turn.time_us, turn.row));
-        turns
-    }
-}
-
-/// Marks the rows of one device before which a newer ping had come, in this batch or before it. Where some are so far apart that one
-/// of them may make another late, the rows return to their order of arrival. *Returns* how many were marked.
-fn order(turns: &mut [Turn], newest_us: Option<i64>, late_horizon_us: i64) -> u64 {
-    let (first_us, last_us) = (turns[0].time_us, turns[turns.len() - 1].time_us);
-    let mut n_older = 0;
-    // Of all later times: the first row in the order of arrival.
-    let mut first_row = u32::MAX;
-    for turns in turns.chunk_by_mut(|a, b| a.time_us == b.time_us).rev() {
-        for turn in turns.iter_mut() {
-            turn.is_older = first_row < turn.row || newest_us.is_some_and(|newest_us| newest_us > turn.time_us);
-            n_older += u64::from(turn.is_older);
+    /// Puts pings that came out of order among the others, as of the batch that brought them. Nothing is read before.
+    fn settle(&mut self) {
+        let mut unsettled = std::mem::take(&mut self.unsettled);
+        unsettled.sort_unstable();
+        unsettled.dedup();
+        for id in unsettled {
+            self.blocks.get_mut(&self.params, id).settle(&self.params, self.reps.names(), self.revision);
         }
-        first_row = turns.iter().map(|turn| turn.row).min().map_or(first_row, |row| row.min(first_row));
     }
-    if last_us.saturating_sub(first_us) > late_horizon_us {
-        turns.sort_unstable_by_key(|turn| turn.row);
-    }
-    n_older
 }
 
 impl Operator for Track {
     fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
         let columns = Columns::of(events);
         let mut verdicts = Verdicts::default();
-        let (mut late, mut grown) = (Vec::new(), Vec::new());
-        let n_known = self.devices.len();
-        let mut turns = self.turns(&columns, events.n_rows());
-        for turns in turns.chunk_by_mut(|a, b| a.device == b.device) {
-            let device = self.blocks.get_mut(&self.params, turns[0].device);
-            verdicts.n_reordered += order(turns, device.clock_us(), self.time.late_horizon_us);
-            for turn in turns {
-                let ping = columns.ping(turn.row as usize, &mut self.reps);
-                match device.take(&self.params, &ping, clock.revision) {
-                    Taken::InOrder(false) => {}
-                    Taken::InOrder(true) => grown.push(turn.device),
-                    Taken::OutOfOrder => late.push(Straggler { device: turn.device, row: turn.row, is_older: turn.is_older, ping }),
-                    Taken::Late => {
-                        verdicts.n_reordered -= u64::from(turn.is_older);
-                        verdicts.refused.push((turn.row, Verdict::Late));
-                    }
-                }
-            }
-            device.lane_then_us = clock.newest_us;
+        if clock.revision != self.revision {
+            self.settle();
+            self.revision = clock.revision;
         }
-        late.sort_by_key(|straggler| straggler.device);
-        for late in late.chunk_by_mut(|a, b| a.device == b.device) {
-            let device = self.blocks.get_mut(&self.params, late[0].device);
-            let reps = self.reps.names();
-            verdicts.n_reordered -= device.merge(&self.params, late, reps, clock.revision, &mut verdicts.refused);
+        let mut grown = Vec::new();
+        let n_known = self.devices.len();
+        let mut ids = [0; GROUP_LEN];
+        for first in (0..events.n_rows()).step_by(GROUP_LEN) {
+            let rows = first..events.n_rows().min(first + GROUP_LEN);
+            for (id, row) in ids.iter_mut().zip(rows.clone()) {
+                *id = self.devices.intern(columns.device(row));
+            }
+            self.blocks.touch(&ids[..rows.len()]);
+            for (&id, row) in ids.iter().zip(rows) {
+                let ping = columns.ping(row, &mut self.reps);
+                let device = self.blocks.get_mut(&self.params, id);
+                match device.take(&self.params, self.reps.names(), &ping, clock.revision) {
+                    Taken::InOrder(false) => {}
+                    Taken::InOrder(true) => grown.push(id),
+                    Taken::Deferred(is_older) => {
+                        verdicts.n_reordered += u64::from(is_older);
+                        self.unsettled.push(id);
+                    }
+                    Taken::Refused(verdict) => verdicts.refused.push((row as u32, verdict)),
+                }
+                device.lane_then_us = clock.newest_us;
+            }
+        }
+        if self.unsettled.len() > UNSETTLED_MAX {
+            self.settle();
         }
         for id in grown {
-            self.blocks.get_mut(&self.params, id).forget(&self.params);
+            let device = self.blocks.get_mut(&self.params, id);
+            device.settle(&self.params, self.reps.names(), clock.revision);
+            device.forget(&self.params);
         }
         // Many devices are heard of once.
         for id in n_known..self.devices.len() {
@@ -161,7 +152,6 @@ impl Operator for Track {
         }
         let idle_since_us = clock.newest_us.saturating_sub(self.time.idle_close_us);
         self.blocks.sweep(1 + events.n_rows() / 64, idle_since_us);
-        verdicts.refused.sort_unstable_by_key(|(row, _)| *row);
         verdicts
     }
 
@@ -171,6 +161,7 @@ impl Operator for Track {
 
     fn snapshot(&mut self, table: &str, clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
         let table = *TABLES.iter().find(|known| known.name() == table)?;
+        self.settle();
         let (devices, reps) = (self.devices.names().clone(), self.reps.names().clone());
         let snapshot =
             TrackSnapshot::new(table, self.params, self.time, *clock, self.blocks.list.clone(), devices, reps);
@@ -183,6 +174,7 @@ impl Operator for Track {
             "track_at" => lookup::track_at,
             _ => return None,
         };
+        self.settle();
         let device = self.devices.find(&lookup.key).map(|id| self.blocks.get(&self.params, id));
         Some(answer(lookup, device.as_deref(), &self.params, self.reps.names()))
     }

@@ -16,6 +16,7 @@ struct Segment {
 }
 
 impl Segment {
+    #[inline]
     fn get(&self, idx: usize) -> &str {
         let start = if idx == 0 { 0 } else { self.ends[idx - 1] as usize };
         &self.text[start..self.ends[idx] as usize]
@@ -63,6 +64,7 @@ pub(crate) struct Interner {
 }
 
 impl Interner {
+    #[inline]
     pub(crate) fn intern(&mut self, name: &str) -> u32 {
         if let Some(last) = self.last.filter(|&last| self.names.get(last) == name) {
             return last;

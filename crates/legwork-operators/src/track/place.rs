@@ -14,14 +14,14 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(lat: f64, lon: f64) -> Place {
         Place { lat, lon, cos_lat: lat.to_radians().cos() }
     }
 
     /// Great-circle distance, metres, as [`haversine_m`] up to rounding: the differences of angles are formed in the same way, and
     /// the first term that the series leave out is below 1e-17 of the result.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn distance_m(&self, other: &Place) -> f64 {
         let half_dphi = (other.lat.to_radians() - self.lat.to_radians()) * 0.5;
         let half_dlambda = (other.lon - self.lon).to_radians() * 0.5;
@@ -35,14 +35,14 @@ impl Place {
 }
 
 /// sin x for small x, Taylor to x^7.
-#[inline]
+#[inline(always)]
 fn sin_small(x: f64) -> f64 {
     let x2 = x * x;
     x * (1.0 - x2 * (1.0 / 6.0 - x2 * (1.0 / 120.0 - x2 / 5040.0)))
 }
 
 /// asin sqrt h for small h, Taylor to h^(7/2).
-#[inline]
+#[inline(always)]
 fn asin_small(h: f64) -> f64 {
     h.sqrt() * (1.0 + h * (1.0 / 6.0 + h * (3.0 / 40.0 + h * (15.0 / 336.0))))
 }

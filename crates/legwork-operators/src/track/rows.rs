@@ -87,86 +87,89 @@ fn push_tightly<T>(list: &mut Vec<T>, item: T) {
     list.push(item);
 }
 
-/// A row in few bytes: little-endian numbers one after the other, see [`Row::pack`].
+/// A row in 60 bytes: 56 bits of window (years 828 before and 3111 after Christ), 40 of offsets in it and of moving (12 days), 48 of
+/// standing still (8 years), 23 of pings, and whether it has rare figures.
 #[derive(Clone, Copy, Debug)]
-struct Packed([u8; PACKED_LEN]);
+struct Packed([u32; 15]);
 
-const PACKED_LEN: usize = 59;
+const PACKED_LEN: usize = size_of::<Packed>();
 
-/// Reads or writes a number of `N` bytes at `at`, and moves on.
-fn get<const N: usize>(bytes: &[u8; PACKED_LEN], at: &mut usize) -> u64 {
-    let mut word = [0u8; 8];
-    word[..N].copy_from_slice(&bytes[*at..*at + N]);
-    *at += N;
-    u64::from_le_bytes(word)
-}
-
-fn put<const N: usize>(bytes: &mut [u8; PACKED_LEN], at: &mut usize, value: u64) {
-    debug_assert!(N == 8 || value >> (8 * N) == 0, "{value} in {N} bytes");
-    bytes[*at..*at + N].copy_from_slice(&value.to_le_bytes()[..N]);
-    *at += N;
-}
-
-/// Windows between here and there, around 1970: 7 bytes of microseconds.
+/// Windows are counted from here, so that they are not negative.
 const WINDOW_BIAS: i64 = 1 << 55;
+const BITS_40: u64 = (1 << 40) - 1;
 
 impl Packed {
-    #[inline]
-    fn window_us(&self) -> i64 {
-        get::<7>(&self.0, &mut 0) as i64 - WINDOW_BIAS
+    #[inline(always)]
+    fn word(&self, at: usize) -> u64 {
+        u64::from(self.0[at]) | u64::from(self.0[at + 1]) << 32
     }
 
+    #[inline(always)]
+    fn window_us(&self) -> i64 {
+        (self.word(0) & ((1 << 56) - 1)) as i64 - WINDOW_BIAS
+    }
+
+    #[inline(always)]
     fn rep(&self) -> u32 {
-        get::<4>(&self.0, &mut 7) as u32
+        self.0[8]
     }
 }
 
 impl Row {
-    /// 7 bytes of window (years -828 to 3111), 5 of offsets (12 days), 6 of seconds (8 years), 3 of counts and flag.
+    #[inline(always)]
     fn pack(&self) -> Packed {
-        let mut bytes = [0u8; PACKED_LEN];
-        let (to, at) = (&mut bytes, &mut 0);
         let has_rare = u64::from(self.rare != Rare::default());
-        put::<7>(to, at, (self.window_us + WINDOW_BIAS) as u64);
-        put::<4>(to, at, u64::from(self.rep));
-        put::<5>(to, at, (self.first_us - self.window_us) as u64);
-        put::<5>(to, at, (self.last_us - self.window_us) as u64);
-        put::<5>(to, at, self.moving_us as u64);
-        put::<6>(to, at, self.still_us as u64);
-        put::<8>(to, at, self.raw_m.to_bits());
-        put::<8>(to, at, self.distance_m.to_bits());
-        put::<4>(to, at, u64::from(self.speed_mps_max.to_bits()));
-        put::<4>(to, at, u64::from(self.revision));
-        put::<3>(to, at, u64::from(self.n_pings) << 1 | has_rare);
-        Packed(bytes)
+        let counts = u64::from(self.n_pings) << 1 | has_rare;
+        let (first, last) = ((self.first_us - self.window_us) as u64, (self.last_us - self.window_us) as u64);
+        let (moving, still) = (self.moving_us as u64, self.still_us as u64);
+        debug_assert!(self.window_us.unsigned_abs() < 1 << 55 && counts < 1 << 24);
+        debug_assert!((first | last | moving) <= BITS_40 && still < 1 << 48, "{self:?}");
+        let words = [
+            (self.window_us + WINDOW_BIAS) as u64 | counts << 56,
+            first | (counts >> 8) << 40,
+            last | still << 40,
+            moving | (still >> 24) << 40,
+        ];
+        let half = |at: usize| (words[at / 2] >> (32 * (at % 2))) as u32;
+        let (raw, distance) = (self.raw_m.to_bits(), self.distance_m.to_bits());
+        Packed([
+            half(0),
+            half(1),
+            half(2),
+            half(3),
+            half(4),
+            half(5),
+            half(6),
+            half(7),
+            self.rep,
+            self.revision,
+            self.speed_mps_max.to_bits(),
+            raw as u32,
+            (raw >> 32) as u32,
+            distance as u32,
+            (distance >> 32) as u32,
+        ])
     }
 
+    #[inline(always)]
     fn unpack(packed: &Packed, rare: impl FnOnce(i64, u32) -> Rare) -> Row {
-        let (from, at) = (&packed.0, &mut 0);
-        let window_us = get::<7>(from, at) as i64 - WINDOW_BIAS;
-        let rep = get::<4>(from, at) as u32;
-        let first_us = window_us + get::<5>(from, at) as i64;
-        let last_us = window_us + get::<5>(from, at) as i64;
-        let (moving_us, still_us) = (get::<5>(from, at) as i64, get::<6>(from, at) as i64);
-        let (raw_m, distance_m) = (f64::from_bits(get::<8>(from, at)), f64::from_bits(get::<8>(from, at)));
-        let speed_mps_max = f32::from_bits(get::<4>(from, at) as u32);
-        let revision = get::<4>(from, at) as u32;
-        let n_pings = get::<3>(from, at) as u32;
-        let rare = if n_pings & 1 == 1 { rare(window_us, rep) } else { Rare::default() };
-        let n_pings = n_pings >> 1;
+        let window_us = packed.window_us();
+        let (first, last, moving) = (packed.word(2), packed.word(4), packed.word(6));
+        let counts = packed.word(0) >> 56 | (first >> 40) << 8;
+        let rep = packed.rep();
         Row {
             window_us,
-            first_us,
-            last_us,
-            moving_us,
-            still_us,
-            raw_m,
-            distance_m,
-            speed_mps_max,
+            first_us: window_us + (first & BITS_40) as i64,
+            last_us: window_us + (last & BITS_40) as i64,
+            moving_us: (moving & BITS_40) as i64,
+            still_us: (last >> 40 | (moving >> 40) << 24) as i64,
+            raw_m: f64::from_bits(packed.word(11)),
+            distance_m: f64::from_bits(packed.word(13)),
+            speed_mps_max: f32::from_bits(packed.0[10]),
             rep,
-            n_pings,
-            revision,
-            rare,
+            n_pings: (counts >> 1) as u32,
+            revision: packed.0[9],
+            rare: if counts & 1 == 1 { rare(window_us, rep) } else { Rare::default() },
         }
     }
 }
@@ -216,6 +219,7 @@ impl DeviceRows {
         found.map_or_else(Rare::default, |(_, _, rare)| *rare)
     }
 
+    #[inline(always)]
     fn unpack(&self, packed: &Packed) -> Row {
         Row::unpack(packed, |window_us, rep| self.rare(window_us, rep))
     }
@@ -223,6 +227,12 @@ impl DeviceRows {
     /// All rows of `device_movement`.
     pub(crate) fn movement(&self) -> impl ExactSizeIterator<Item = Row> {
         self.movement.iter().map(|packed| self.unpack(packed))
+    }
+
+    /// Reads a bit of the last row.
+    #[inline(always)]
+    pub(crate) fn touch(&self) -> i64 {
+        self.movement.last().map_or(0, |row| i64::from(row.0[0]) ^ i64::from(row.0[14]))
     }
 
     pub(crate) fn n_movement(&self) -> usize {
@@ -248,7 +258,7 @@ impl DeviceRows {
     }
 
     /// Position of the row of a window and rep, which is among the last ones.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn position(&self, window_us: i64, rep: u32) -> Option<usize> {
         let mut idx = self.movement.len();
         while idx > 0 {
@@ -263,12 +273,12 @@ impl DeviceRows {
         None
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn load(&self, idx: usize) -> Row {
         self.unpack(&self.movement[idx])
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store(&mut self, idx: usize, row: &Row) {
         self.movement[idx] = row.pack();
         if row.rare != Rare::default() {
@@ -411,7 +421,7 @@ impl Cluster {
     }
 
     /// Adds a fix `distance_m` from the centre.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&mut self, place: &Place, distance_m: f64) {
         self.n_pings += 1;
         self.offset_lat += place.lat - self.origin.0;
@@ -428,7 +438,7 @@ impl Cluster {
     }
 
     /// Moves the centre to the mean of the fixes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn centre_on_mean(&mut self) {
         let n_pings = f64::from(self.n_pings);
         let lon = self.origin.1 + self.offset_lon / n_pings;

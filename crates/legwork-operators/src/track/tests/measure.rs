@@ -103,6 +103,9 @@ fn measure(name: &str, n_devices: usize, n_pings: usize, late_share: f64, places
         ns += running_ns() - begun;
         n_rows += events.n_rows();
     });
+    let begun = running_ns();
+    lane.track.settle();
+    ns += running_ns() - begun;
     let (pings, rows, devices) = lane.track.blocks.memory_bytes();
     let names = lane.track.devices.memory_bytes();
     let mib = |bytes: usize| bytes as f64 / 1048576.0;
