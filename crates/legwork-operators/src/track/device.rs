@@ -25,7 +25,7 @@ pub(crate) enum Taken {
     /// It is the newest of its device. Whether a chunk was closed, so that [`Device::forget`] may find something.
     InOrder(bool),
     /// It is accepted, older than the newest or in its place, and waits for [`Device::settle`]. Whether it is older.
-    Deferred(bool),
+    Deferred,
     /// It is not accepted.
     Refused(Verdict),
 }
@@ -154,7 +154,7 @@ impl Device {
                 if self.deferred.as_ref().is_some_and(|deferred| deferred.len() >= DEFERRED_MAX) {
                     self.settle(params, reps, revision);
                 }
-                Taken::Deferred(ping.time_us < clock_us)
+                Taken::Deferred
             }
             _ => {
                 let is_full = self.n_open >= params.chunk_len;

@@ -51,6 +51,11 @@ impl<'a> Columns<'a> {
     }
 
     #[inline]
+    pub(crate) fn time_us(&self, row: usize) -> i64 {
+        self.times[row]
+    }
+
+    #[inline]
     pub(crate) fn ping(&self, row: usize, reps: &mut Interner) -> Ping {
         let f32_at = |column: Option<&Float32Array>| match column {
             Some(values) if values.is_valid(row) => values.value(row),

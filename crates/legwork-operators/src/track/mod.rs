@@ -58,7 +58,7 @@ const CHUNK_LEN: u32 = 256;
 /// Pings that wait to be put among the others, in all devices.
 const UNSETTLED_MAX: usize = 65_536;
 
-/// Rows whose devices are fetched into the cache together: one after the other, most of the time would be spent waiting for memory.
+/// Devices that are fetched into the cache together: one after the other, most of the time would be spent waiting for memory.
 const GROUP_LEN: usize = 16;
 
 /// The track operator.
@@ -92,7 +92,48 @@ impl Track {
     }
 }
 
+/// A row of a batch, and when its turn comes.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    device: u32,
+    row: u32,
+    time_us: i64,
+    /// Whether a newer ping of the device came before it.
+    is_older: bool,
+}
+
+/// Marks the rows of one device before which a newer ping had come, in this batch or before it. Where some are so far apart that one
+/// of them may make another late, the rows return to their order of arrival.
+fn order(turns: &mut [Turn], newest_us: Option<i64>, late_horizon_us: i64) {
+    let (first_us, last_us) = (turns[0].time_us, turns[turns.len() - 1].time_us);
+    // Of all later times: the first row in the order of arrival.
+    let mut first_row = u32::MAX;
+    for turns in turns.chunk_by_mut(|a, b| a.time_us == b.time_us).rev() {
+        for turn in turns.iter_mut() {
+            turn.is_older = first_row < turn.row || newest_us.is_some_and(|newest_us| newest_us > turn.time_us);
+        }
+        first_row = first_row.min(turns[0].row);
+    }
+    if last_us.saturating_sub(first_us) > late_horizon_us {
+        turns.sort_unstable_by_key(|turn| turn.row);
+    }
+}
+
 impl Track {
+    /// The rows of a batch, device by device, each device's in event-time order, and in the order of arrival where times are equal: what
+    /// is out of order only within a batch costs nothing then, and a device's state is fetched once.
+    fn turns(&mut self, columns: &Columns<'_>, n_rows: usize) -> Vec<Turn> {
+        let turn = |row: usize| Turn {
+            device: self.devices.intern(columns.device(row)),
+            row: row as u32,
+            time_us: columns.time_us(row),
+            is_older: false,
+        };
+        let mut turns: Vec<Turn> = (0..n_rows).map(turn).collect();
+        turns.sort_unstable_by_key(|turn| (turn.device, turn.time_us, turn.row));
+        turns
+    }
+
     /// Puts pings that came out of order among the others, as of the batch that brought them. Nothing is read before.
     fn settle(&mut self) {
         let mut unsettled = std::mem::take(&mut self.unsettled);
@@ -114,28 +155,36 @@ impl Operator for Track {
         }
         let mut grown = Vec::new();
         let n_known = self.devices.len();
-        let mut ids = [0; GROUP_LEN];
-        for first in (0..events.n_rows()).step_by(GROUP_LEN) {
-            let rows = first..events.n_rows().min(first + GROUP_LEN);
-            for (id, row) in ids.iter_mut().zip(rows.clone()) {
-                *id = self.devices.intern(columns.device(row));
-            }
-            self.blocks.touch(&ids[..rows.len()]);
-            for (&id, row) in ids.iter().zip(rows) {
-                let ping = columns.ping(row, &mut self.reps);
+        let mut turns = self.turns(&columns, events.n_rows());
+        let mut devices: Vec<&mut [Turn]> = turns.chunk_by_mut(|a, b| a.device == b.device).collect();
+        for group in devices.chunks_mut(GROUP_LEN) {
+            let mut ids = [0; GROUP_LEN];
+            ids.iter_mut().zip(group.iter()).for_each(|(id, turns)| *id = turns[0].device);
+            self.blocks.touch(&ids[..group.len()]);
+            for turns in group {
+                let id = turns[0].device;
                 let device = self.blocks.get_mut(&self.params, id);
-                match device.take(&self.params, self.reps.names(), &ping, clock.revision) {
-                    Taken::InOrder(false) => {}
-                    Taken::InOrder(true) => grown.push(id),
-                    Taken::Deferred(is_older) => {
-                        verdicts.n_reordered += u64::from(is_older);
-                        self.unsettled.push(id);
+                order(turns, device.clock_us(), self.time.late_horizon_us);
+                for turn in turns.iter() {
+                    let ping = columns.ping(turn.row as usize, &mut self.reps);
+                    match device.take(&self.params, self.reps.names(), &ping, clock.revision) {
+                        Taken::InOrder(is_full) => {
+                            verdicts.n_reordered += u64::from(turn.is_older);
+                            if is_full {
+                                grown.push(id);
+                            }
+                        }
+                        Taken::Deferred => {
+                            verdicts.n_reordered += u64::from(turn.is_older);
+                            self.unsettled.push(id);
+                        }
+                        Taken::Refused(verdict) => verdicts.refused.push((turn.row, verdict)),
                     }
-                    Taken::Refused(verdict) => verdicts.refused.push((row as u32, verdict)),
                 }
                 device.lane_then_us = clock.newest_us;
             }
         }
+        verdicts.refused.sort_unstable_by_key(|(row, _)| *row);
         if self.unsettled.len() > UNSETTLED_MAX {
             self.settle();
         }
