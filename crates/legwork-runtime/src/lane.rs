@@ -63,7 +63,6 @@ struct LaneMetrics {
     all: PipelineMetrics,
     partition: String,
     read: prometheus::IntCounter,
-    visible_delay: prometheus::local::LocalHistogram,
 }
 
 impl Lane {
@@ -78,7 +77,6 @@ impl Lane {
         let keeps_events = !kind.is_reference() && config.raw_events.keeps(kind);
         let metrics = metrics.map(|all| LaneMetrics {
             read: all.events_read.with_label_values(&[&*topic]),
-            visible_delay: all.visible_delay.local(),
             partition: partition.to_string(),
             all,
         });
@@ -209,10 +207,7 @@ impl Lane {
     /// Notes how long events waited from their arrival until now, and what the gauges show.
     pub(crate) fn report(&mut self, arrival_us: &[i64], now_us: i64) {
         let Some(metrics) = &mut self.metrics else { return };
-        for arrival_us in arrival_us {
-            metrics.visible_delay.observe((now_us - arrival_us).max(0) as f64 * 1e-6);
-        }
-        metrics.visible_delay.flush();
+        metrics.all.visible_delay.observe(arrival_us, now_us);
         if self.clock.newest_us > i64::MIN {
             let seconds = self.clock.newest_us as f64 * 1e-6;
             let gauge = metrics.all.last_event.with_label_values(&[&*self.topic]);
@@ -233,7 +228,6 @@ impl Lane {
 
     /// Shows how far it is behind, in gauges.
     pub(crate) fn report_gauges(&mut self, status: &LaneStatus, queued_bytes: usize) {
-        let state_bytes = self.operator.memory_bytes();
         let Some(metrics) = &self.metrics else { return };
         let lane = [&*self.topic, metrics.partition.as_str()];
         if let Some(end_offset) = status.end_offset {
@@ -243,7 +237,13 @@ impl Lane {
             metrics.all.lane_watermark.with_label_values(&lane).set(watermark_us as f64 * 1e-6);
         }
         metrics.all.fetch_queue_bytes.with_label_values(&lane).set(queued_bytes as i64);
-        metrics.all.state_bytes.with_label_values(&lane).set(state_bytes as i64);
+    }
+
+    /// Shows the size of the operator's state.
+    pub(crate) fn report_state_bytes(&self) {
+        let Some(metrics) = &self.metrics else { return };
+        let lane = [&*self.topic, metrics.partition.as_str()];
+        metrics.all.state_bytes.with_label_values(&lane).set(self.operator.memory_bytes() as i64);
     }
 
     /// Starts a new revision when anything changed in the old one.

@@ -6,6 +6,7 @@
 
 mod bounded;
 mod config;
+mod delay;
 mod event_log;
 mod guard;
 mod lane;

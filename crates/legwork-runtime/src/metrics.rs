@@ -1,8 +1,9 @@
 //! Metrics of the pipeline itself.
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector, histogram_opts,
-};
+use prometheus::core::Collector;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+
+use crate::delay::DelayHistogram;
 
 /// Counters and gauges of one pipeline. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -18,7 +19,7 @@ pub struct PipelineMetrics {
     pub(crate) last_event: prometheus::GaugeVec,
     pub(crate) fetch_queue_bytes: IntGaugeVec,
     pub(crate) state_bytes: IntGaugeVec,
-    pub(crate) visible_delay: Histogram,
+    pub(crate) visible_delay: DelayHistogram,
 }
 
 impl PipelineMetrics {
@@ -58,11 +59,10 @@ impl PipelineMetrics {
             )?,
             fetch_queue_bytes: gauge("legwork_fetch_queue_bytes", "Bytes fetched and not yet read.", lane)?,
             state_bytes: gauge("legwork_lane_state_bytes", "Estimated bytes of operator state.", lane)?,
-            visible_delay: Histogram::with_opts(histogram_opts!(
+            visible_delay: DelayHistogram::new(
                 "legwork_event_visible_delay_seconds",
                 "From an event's arrival until it is applied and visible.",
-                vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0, 3600.0]
-            ) as HistogramOpts)?,
+            )?,
         };
         let collectors: [Box<dyn Collector>; 12] = [
             Box::new(metrics.events_read.clone()),

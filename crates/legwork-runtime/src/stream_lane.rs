@@ -20,6 +20,8 @@ const BLOCKED_RETRY: Duration = Duration::from_millis(50);
 const UNWOKEN_READ: Duration = Duration::from_millis(200);
 /// Gauges are brought up to date so often.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
+/// The size of the state is estimated so often: that goes over all keys.
+const STATE_BYTES_EVERY: Duration = Duration::from_secs(15);
 
 pub(crate) struct StreamLane {
     pub(crate) lane: Lane,
@@ -36,6 +38,7 @@ pub(crate) struct StreamLane {
     last_message: Instant,
     last_read: Instant,
     last_gauges: Instant,
+    last_state_bytes: Instant,
     last_revision: Instant,
     retry_at: Option<Instant>,
 }
@@ -69,6 +72,7 @@ impl StreamLane {
             last_message: now,
             last_read: now,
             last_gauges: now,
+            last_state_bytes: now,
             last_revision: now,
             retry_at: None,
         }
@@ -80,6 +84,10 @@ impl StreamLane {
             self.last_gauges = now;
             let status = self.status();
             self.lane.report_gauges(&status, self.reader.queued_bytes());
+            if now.duration_since(self.last_state_bytes) >= STATE_BYTES_EVERY {
+                self.last_state_bytes = now;
+                self.lane.report_state_bytes();
+            }
         }
         if now.duration_since(self.last_revision) >= self.config.revision_every {
             self.last_revision = now;
