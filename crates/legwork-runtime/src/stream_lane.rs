@@ -117,7 +117,11 @@ impl StreamLane {
         }
         self.last_read = now;
         match self.reader.read(&mut self.batch, LIMIT) {
-            ReadOutcome::Messages(0) => false,
+            ReadOutcome::Messages(0) => {
+                // A lane that has caught up needs no room for a large batch.
+                self.batch.clear(0);
+                false
+            }
             ReadOutcome::Messages(_) => {
                 // More may be there: the queue wakes only when it was empty.
                 self.is_ready.store(true, Ordering::Release);

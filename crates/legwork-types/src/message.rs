@@ -98,5 +98,6 @@ impl MessageBatch {
         self.entries.clear();
         self.arena.clear();
         self.arena.shrink_to(keep_bytes);
+        self.entries.shrink_to(keep_bytes / size_of::<Entry>());
     }
 }
