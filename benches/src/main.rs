@@ -59,7 +59,8 @@ fn main() -> Result<()> {
     match Args::parse().command {
         Command::Schema => say(W1_SCHEMA.to_owned()),
         Command::Produce { bootstrap, topic, schema_id, reps, pings, seed } => {
-            let config = W1Config { n_reps: reps, pings_per_rep: pings, seed, start_us: start_us()?, ..W1Config::default() };
+            let config =
+                W1Config { n_reps: reps, pings_per_rep: pings, seed, start_us: start_us()?, ..W1Config::default() };
             produce(&bootstrap, &topic, schema_id, config)
         }
         Command::Naive { bootstrap, topic, count } => naive(&bootstrap, &topic, count),

@@ -127,7 +127,8 @@ impl LiveTables for EndedLanes {
     }
 
     fn lookup(&self, lookup: Lookup) -> SnapshotFuture {
-        let batches: Vec<_> = self.lanes.lock().iter_mut().filter_map(|lane| lane.lookup(&lookup)).map(of_batch).collect();
+        let batches: Vec<_> =
+            self.lanes.lock().iter_mut().filter_map(|lane| lane.lookup(&lookup)).map(of_batch).collect();
         Box::pin(std::future::ready(Ok(batches)))
     }
 

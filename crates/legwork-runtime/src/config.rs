@@ -57,7 +57,10 @@ pub struct LaneConfig {
 
 impl std::fmt::Debug for LaneConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LaneConfig").field("operators", &self.operators).field("owner", &self.owner).finish_non_exhaustive()
+        f.debug_struct("LaneConfig")
+            .field("operators", &self.operators)
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
     }
 }
 

@@ -99,7 +99,13 @@ impl Lane {
 
     /// Takes decoded events with the messages that became none. The events' lengths, `n_tombstones` and the rejects together are
     /// the messages read.
-    pub(crate) fn ingest(&mut self, events: EventBatch, mut rejects: Vec<Reject>, tombstones: &[Tombstone<'_>], origin: &dyn Origin) {
+    pub(crate) fn ingest(
+        &mut self,
+        events: EventBatch,
+        mut rejects: Vec<Reject>,
+        tombstones: &[Tombstone<'_>],
+        origin: &dyn Origin,
+    ) {
         self.accounting.n_read += (events.n_rows() + rejects.len() + tombstones.len()) as i64;
         if let Some(metrics) = &self.metrics {
             metrics.read.inc_by((events.n_rows() + rejects.len() + tombstones.len()) as u64);
@@ -286,7 +292,14 @@ impl Lane {
     }
 
     /// A row of `pipeline_lanes`.
-    pub(crate) fn status(&self, state: LaneState, detail: &str, next_offset: i64, end_offset: Option<i64>, is_idle: bool) -> LaneStatus {
+    pub(crate) fn status(
+        &self,
+        state: LaneState,
+        detail: &str,
+        next_offset: i64,
+        end_offset: Option<i64>,
+        is_idle: bool,
+    ) -> LaneStatus {
         let newest_us = self.newest_us();
         let counts = self.accounting;
         LaneStatus {
@@ -333,7 +346,13 @@ fn reason_detail(reason: RejectReason) -> &'static str {
 }
 
 /// Turns a row that is an event by its form into a reject.
-pub(crate) fn reject_row(events: &EventBatch, row: usize, reason: RejectReason, detail: &str, origin: &dyn Origin) -> Reject {
+pub(crate) fn reject_row(
+    events: &EventBatch,
+    row: usize,
+    reason: RejectReason,
+    detail: &str,
+    origin: &dyn Origin,
+) -> Reject {
     let (payload, key, schema_id) = origin.message(events, row);
     Reject {
         offset: events.offsets[row],

@@ -33,8 +33,16 @@ impl PipelineMetrics {
         let lane = &["topic", "partition"];
         let metrics = PipelineMetrics {
             events_read: counter("legwork_events_read_total", "Messages read from a topic.", &["topic"])?,
-            events_rejected: counter("legwork_events_rejected_total", "Messages that could not become events.", &["topic", "reason"])?,
-            events_late: counter("legwork_events_late_total", "Events beyond the late horizon of their key.", &["topic"])?,
+            events_rejected: counter(
+                "legwork_events_rejected_total",
+                "Messages that could not become events.",
+                &["topic", "reason"],
+            )?,
+            events_late: counter(
+                "legwork_events_late_total",
+                "Events beyond the late horizon of their key.",
+                &["topic"],
+            )?,
             events_duplicate: counter("legwork_events_duplicate_total", "Duplicate events dropped.", &["topic"])?,
             events_misrouted: counter(
                 "legwork_events_misrouted_total",

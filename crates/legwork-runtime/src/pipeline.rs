@@ -80,8 +80,9 @@ impl Pipeline {
         source: Box<dyn LogSource>,
         metrics: PipelineMetrics,
     ) -> std::io::Result<Pipeline> {
-        let workers =
-            (0..n_workers.max(1)).map(|idx| Worker::start(format!("lanes-{idx}"))).collect::<std::io::Result<Vec<_>>>()?;
+        let workers = (0..n_workers.max(1))
+            .map(|idx| Worker::start(format!("lanes-{idx}")))
+            .collect::<std::io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             space: Space::open(&config.spill),
             config: Arc::new(config),

@@ -87,7 +87,8 @@ pub(crate) fn late_events(events: &EventBatch) -> RecordBatch {
 
 /// Rows of `pipeline_lanes`.
 pub(crate) fn pipeline_lanes(lanes: &[LaneStatus]) -> RecordBatch {
-    let counts = |of: fn(&LaneStatus) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(lanes.iter().map(of))) };
+    let counts =
+        |of: fn(&LaneStatus) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(lanes.iter().map(of))) };
     let lag = |lane: &LaneStatus| lane.end_offset.map(|end| (end - lane.next_offset).max(0));
     table(
         Table::PipelineLanes,

@@ -130,7 +130,8 @@ impl StreamLane {
             }
             ReadOutcome::Gone => {
                 self.state = LaneState::Halted;
-                self.detail = self.reader.gone_because().unwrap_or_else(|| "the partition cannot be read any more".to_owned());
+                self.detail =
+                    self.reader.gone_because().unwrap_or_else(|| "the partition cannot be read any more".to_owned());
                 tracing::error!(topic = %self.lane.topic, partition = self.lane.partition, detail = %self.detail, "lane halts");
                 !self.batch.is_empty()
             }

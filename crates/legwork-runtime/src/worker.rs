@@ -69,7 +69,12 @@ impl Worker {
     pub(crate) fn start(name: String) -> std::io::Result<Worker> {
         let mailbox = Arc::new(Mutex::new(Mailbox::default()));
         let progress = Arc::new(Mutex::new(Progress::default()));
-        let run = Run { mailbox: mailbox.clone(), progress: progress.clone(), lanes: Vec::new(), next_report: Instant::now() };
+        let run = Run {
+            mailbox: mailbox.clone(),
+            progress: progress.clone(),
+            lanes: Vec::new(),
+            next_report: Instant::now(),
+        };
         let handle = thread::Builder::new().name(name).spawn(move || run.run())?;
         Ok(Worker { mailbox, progress, thread: handle.thread().clone(), handle: Mutex::new(Some(handle)) })
     }
@@ -155,14 +160,18 @@ impl Run {
             match command {
                 Command::Add(lane) => self.lanes.push(*lane),
                 Command::Drop(partitions, done) => {
-                    self.lanes.retain(|lane| !partitions.iter().any(|(topic, partition)| *topic == lane.lane.topic && *partition == lane.lane.partition));
+                    self.lanes.retain(|lane| {
+                        !partitions
+                            .iter()
+                            .any(|(topic, partition)| *topic == lane.lane.topic && *partition == lane.lane.partition)
+                    });
                     self.next_report = Instant::now();
                     drop(done);
                 }
                 Command::Snapshot(table, reply) => {
-                    let snapshots = taken
-                        .entry(table.clone())
-                        .or_insert_with(|| self.lanes.iter_mut().filter_map(|lane| lane.lane.snapshot(&table)).collect());
+                    let snapshots = taken.entry(table.clone()).or_insert_with(|| {
+                        self.lanes.iter_mut().filter_map(|lane| lane.lane.snapshot(&table)).collect()
+                    });
                     // Whoever asked may have gone meanwhile.
                     let _ = reply.send(snapshots.clone());
                 }

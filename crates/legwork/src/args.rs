@@ -46,7 +46,9 @@ pub(crate) enum Command {
     /// Runs the ingest with HTTP and metrics, without the PostgreSQL port.
     Run(UpArgs),
     /// Answers SQL: of a running Legwork, or over files run through the same operators.
-    #[command(after_help = "Examples:\n  legwork sql 'SELECT * FROM rep_activity ORDER BY window_start DESC LIMIT 10'\n  legwork sql --input gps=pings.csv.gz --map device_id=uid --map event_time=datetime \\\n    'SELECT device_id, sum(raw_m) / 1000 AS raw_km FROM device_movement GROUP BY device_id'")]
+    #[command(
+        after_help = "Examples:\n  legwork sql 'SELECT * FROM rep_activity ORDER BY window_start DESC LIMIT 10'\n  legwork sql --input gps=pings.csv.gz --map device_id=uid --map event_time=datetime \\\n    'SELECT device_id, sum(raw_m) / 1000 AS raw_km FROM device_movement GROUP BY device_id'"
+    )]
     Sql(SqlArgs),
     /// Explains a device's distance ping by ping: what was counted, what was not, and why.
     Explain(ExplainArgs),

@@ -65,7 +65,12 @@ fn run(letters: &DeadLetters, messages: &Receiver<Message>) {
         while let Err(error) = letters.send(&topic, partition, left) {
             left = &left[error.n_sent()..];
             if Instant::now() >= deadline {
-                tracing::warn!(topic, partition, n_left = left.len(), "dead letters are in rejected_events only: {error}");
+                tracing::warn!(
+                    topic,
+                    partition,
+                    n_left = left.len(),
+                    "dead letters are in rejected_events only: {error}"
+                );
                 break;
             }
             thread::sleep(Duration::from_millis(500));
@@ -89,7 +94,12 @@ impl DeadLetterSink for Sink {
                     thread::sleep(Duration::from_millis(5));
                 }
                 Err(_) => {
-                    tracing::warn!(topic = source_topic, partition, n = rejects.len(), "the dead-letter queue is full: these are in rejected_events only");
+                    tracing::warn!(
+                        topic = source_topic,
+                        partition,
+                        n = rejects.len(),
+                        "the dead-letter queue is full: these are in rejected_events only"
+                    );
                     return;
                 }
             }

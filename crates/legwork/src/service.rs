@@ -50,7 +50,11 @@ pub(crate) struct Service {
 
 impl Service {
     /// Starts everything. With `has_postgres` false nothing listens for the PostgreSQL protocol.
-    pub(crate) async fn start(config: &Config, has_postgres: bool, fixed_reference: Option<ReferenceTables>) -> Result<Service> {
+    pub(crate) async fn start(
+        config: &Config,
+        has_postgres: bool,
+        fixed_reference: Option<ReferenceTables>,
+    ) -> Result<Service> {
         warn_of_unused(config);
         let prometheus = prometheus::Registry::new();
         build_info(&prometheus)?;
@@ -81,7 +85,11 @@ impl Service {
             kafka: config.kafka.bootstrap.clone(),
             registry: config.registry.url.clone(),
             http: format!("http://{}", http_listener.local_addr()?),
-            postgres: postgres.as_ref().map(|listener| listener.local_addr()).transpose()?.map(|addr| format!("postgres://legwork@{addr}/legwork")),
+            postgres: postgres
+                .as_ref()
+                .map(|listener| listener.local_addr())
+                .transpose()?
+                .map(|addr| format!("postgres://legwork@{addr}/legwork")),
         };
         let business = Arc::new(BusinessMetrics::new(engine.as_ref(), metrics_options(config)));
         let state = HttpState {
@@ -102,7 +110,8 @@ impl Service {
         });
         if let Some(listener) = postgres {
             let (engine, stopped) = (engine.clone(), stopped.clone());
-            let limits = PostgresLimits { sql_bytes_max: config.query.sql_bytes_max.bytes(), ..PostgresLimits::default() };
+            let limits =
+                PostgresLimits { sql_bytes_max: config.query.sql_bytes_max.bytes(), ..PostgresLimits::default() };
             tasks.spawn(async move {
                 if let Err(error) = postgres::serve(listener, engine, stopped, limits).await {
                     tracing::error!(%error, "the PostgreSQL server ended");
@@ -153,11 +162,15 @@ fn dead_letters(config: &Config, kafka: &KafkaConfig) -> Result<Option<DeadLette
 
 /// Binds an address that only this machine reaches.
 async fn bind(key: &str, address: &str) -> Result<TcpListener> {
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host(address).await.map_err(|error| ConfigError(format!("{key} {address:?}: {error}")))?.collect();
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(address)
+        .await
+        .map_err(|error| ConfigError(format!("{key} {address:?}: {error}")))?
+        .collect();
     let Some(&address) = addresses.first() else { bail!(ConfigError(format!("{key} {address:?} names no address"))) };
     postgres::require_loopback(address).map_err(|_| {
-        ConfigError(format!("{key} {address} is not loopback: without authentication only 127.0.0.1 and [::1] are bound"))
+        ConfigError(format!(
+            "{key} {address} is not loopback: without authentication only 127.0.0.1 and [::1] are bound"
+        ))
     })?;
     TcpListener::bind(address)
         .await
@@ -168,7 +181,9 @@ async fn bind(key: &str, address: &str) -> Result<TcpListener> {
 fn warn_of_unused(config: &Config) {
     let default = Config::default();
     if config.store.url != default.store.url || config.lake.url.is_some() {
-        tracing::warn!("store.url and lake.url are not used by this version: state and tables are held in memory and rebuilt from the topics after a restart");
+        tracing::warn!(
+            "store.url and lake.url are not used by this version: state and tables are held in memory and rebuilt from the topics after a restart"
+        );
     }
 }
 
@@ -183,17 +198,22 @@ fn build_info(registry: &prometheus::Registry) -> Result<()> {
 
 pub(crate) fn query_options(config: &Config) -> Result<QueryOptions, ConfigError> {
     let query = &config.query;
-    let now = match config.time.now.as_str() {
-        "system" => NowSource::System,
-        "event" => NowSource::Event,
-        time => NowSource::Fixed(
-            topics::parse_time(time).map_err(|error| ConfigError(format!("time.now is wrong: expected system, event or a time; {error}")))?,
-        ),
-    };
+    let now =
+        match config.time.now.as_str() {
+            "system" => NowSource::System,
+            "event" => NowSource::Event,
+            time => NowSource::Fixed(topics::parse_time(time).map_err(|error| {
+                ConfigError(format!("time.now is wrong: expected system, event or a time; {error}"))
+            })?),
+        };
     let week_start = match config.business.week_start.as_str() {
         "monday" => WeekStart::Monday,
         "sunday" => WeekStart::Sunday,
-        other => return Err(ConfigError(format!("business.week_start is wrong: expected monday or sunday, found {other:?}"))),
+        other => {
+            return Err(ConfigError(format!(
+                "business.week_start is wrong: expected monday or sunday, found {other:?}"
+            )));
+        }
     };
     Ok(QueryOptions {
         concurrency: query.concurrency,

@@ -127,7 +127,10 @@ pub(crate) fn operators(config: &Config) -> OperatorConfig {
             idle_close_us: time.idle_close.0,
             late_horizon_us: time.late_horizon.0,
         },
-        dedup: DedupConfig { horizon_us: config.dedup.horizon.0, memory_bytes_max: config.dedup.memory_bytes_max.bytes() },
+        dedup: DedupConfig {
+            horizon_us: config.dedup.horizon.0,
+            memory_bytes_max: config.dedup.memory_bytes_max.bytes(),
+        },
         track: TrackConfig {
             accuracy_m_max: track.accuracy_m_max,
             speed_mps_max: track.speed_mps_max,
@@ -170,8 +173,9 @@ pub(crate) fn parse_time(text: &str) -> Result<i64, String> {
     chrono::DateTime::parse_from_rfc3339(text)
         .map(|time| time.timestamp_micros())
         .or_else(|_| {
-            let naive = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
-                .or_else(|_| chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").map(|date| date.and_time(chrono::NaiveTime::MIN)));
+            let naive = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f").or_else(|_| {
+                chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").map(|date| date.and_time(chrono::NaiveTime::MIN))
+            });
             naive.map(|time| time.and_utc().timestamp_micros())
         })
         .map_err(|_| format!("{text:?} is no time: expected RFC 3339, such as 2026-01-31T09:00:00Z"))

@@ -123,7 +123,12 @@ fn activity(by_rep: bool) -> Vec<Metric> {
         ),
         gauge("legwork_calls", "Calls in the period.", "rep_calls", calls.to_vec()),
         gauge("legwork_talk_seconds", "Time spent in calls in the period.", "rep_calls", vec![sum("", "talk_s")]),
-        gauge("legwork_emails", "E-mails in the period; opened without those by machines.", "rep_emails", emails.to_vec()),
+        gauge(
+            "legwork_emails",
+            "E-mails in the period; opened without those by machines.",
+            "rep_emails",
+            emails.to_vec(),
+        ),
     ]
 }
 

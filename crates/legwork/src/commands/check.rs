@@ -106,7 +106,11 @@ fn check_kafka(config: &Config, findings: &mut Findings) {
     let (admin, found) = match admin {
         Ok(admin) => admin,
         Err(message) => {
-            findings.add(hop, Status::Failed, format!("{message}; check kafka.bootstrap, the network and kafka.options"));
+            findings.add(
+                hop,
+                Status::Failed,
+                format!("{message}; check kafka.bootstrap, the network and kafka.options"),
+            );
             return;
         }
     };
@@ -135,7 +139,11 @@ fn check_topic(config: &Config, kind: Kind, topic: &TopicDescription, findings: 
     let hop = format!("topic {}", topic.name);
     let is_compacted = topic.cleanup_policy.as_deref().is_some_and(|policy| policy.contains("compact"));
     if kind.shape() == Shape::Patch && is_compacted {
-        findings.add(hop, Status::Failed, "is compacted: its events are patches, and compaction destroys all but the last; set cleanup.policy=delete");
+        findings.add(
+            hop,
+            Status::Failed,
+            "is compacted: its events are patches, and compaction destroys all but the last; set cleanup.policy=delete",
+        );
         return;
     }
     if kind.is_reference() && topic.cleanup_policy.is_some() && !is_compacted {
@@ -146,6 +154,7 @@ fn check_topic(config: &Config, kind: Kind, topic: &TopicDescription, findings: 
         Some(TimestampType::LogAppendTime) => "arrival is the broker's time",
         _ => "arrival is the earlier of the producer's time and the fetch",
     };
-    let partitions = format!("{} partitions, {timestamps}, partitioner {:?}", topic.n_partitions, config.kafka.partitioner);
+    let partitions =
+        format!("{} partitions, {timestamps}, partitioner {:?}", topic.n_partitions, config.kafka.partitioner);
     findings.add(hop, Status::Ok, partitions.to_lowercase());
 }

@@ -133,12 +133,23 @@ fn greet(service: &Service, args: &DemoArgs, started: Instant) -> Result<()> {
     let addresses = &service.addresses;
     let psql = addresses.postgres.as_deref().unwrap_or_default();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "Legwork demo: {} reps, seed {}, {}x, ready after {:.1} s", args.reps, args.seed, args.speed, started.elapsed().as_secs_f64())?;
+    writeln!(
+        out,
+        "Legwork demo: {} reps, seed {}, {}x, ready after {:.1} s",
+        args.reps,
+        args.seed,
+        args.speed,
+        started.elapsed().as_secs_f64()
+    )?;
     writeln!(out, "  page      {}/", addresses.http)?;
     writeln!(out, "  metrics   {}/metrics", addresses.http)?;
     writeln!(out, "  Kafka     {}   schema registry {}", addresses.kafka, addresses.registry)?;
     writeln!(out, "  SQL       psql {psql}")?;
-    writeln!(out, "            legwork sql --url {} 'SELECT * FROM rep_activity ORDER BY window_start DESC LIMIT 10'", addresses.http)?;
+    writeln!(
+        out,
+        "            legwork sql --url {} 'SELECT * FROM rep_activity ORDER BY window_start DESC LIMIT 10'",
+        addresses.http
+    )?;
     writeln!(out, "Ctrl-C ends it.")?;
     Ok(out.flush()?)
 }

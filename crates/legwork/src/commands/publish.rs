@@ -48,11 +48,21 @@ impl Publisher {
     }
 
     /// Sends every row of a batch. *Shape:* N rows, N keys, N record timestamps in microseconds.
-    pub(crate) async fn send(&mut self, kind: Kind, rows: &RecordBatch, keys: &StringArray, timestamp_us: &[i64]) -> Result<()> {
+    pub(crate) async fn send(
+        &mut self,
+        kind: Kind,
+        rows: &RecordBatch,
+        keys: &StringArray,
+        timestamp_us: &[i64],
+    ) -> Result<()> {
         let topic = self.topic(kind);
         if !self.encoders.contains_key(&kind) {
             let subject = format!("{topic}-value");
-            let id = self.registry.register(&subject, kind.avro()).await.with_context(|| format!("registering {subject}"))?;
+            let id = self
+                .registry
+                .register(&subject, kind.avro())
+                .await
+                .with_context(|| format!("registering {subject}"))?;
             self.encoders.insert(kind, (topic.clone(), id, Encoder::new(kind)));
         }
         let Some((topic, id, encoder)) = self.encoders.get_mut(&kind) else { return Ok(()) };

@@ -11,9 +11,9 @@ use crate::config::{Config, ConfigError};
 
 pub(crate) async fn run(args: RegistryArgs) -> Result<()> {
     super::start_logging(&Config::default())?;
-    let listener = TcpListener::bind(&args.listen)
-        .await
-        .with_context(|| format!("{} cannot be bound: choose another address, or port 0 for any free port", args.listen))?;
+    let listener = TcpListener::bind(&args.listen).await.with_context(|| {
+        format!("{} cannot be bound: choose another address, or port 0 for any free port", args.listen)
+    })?;
     let address = listener.local_addr()?;
     legwork_server::postgres::require_loopback(address)
         .map_err(|_| ConfigError(format!("{address} is not loopback: the registry has no authentication")))?;

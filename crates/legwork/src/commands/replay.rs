@@ -105,7 +105,8 @@ async fn replay(input: FileInput, pace: &mut Pace, publisher: &mut Publisher, ba
             publisher.send(kind, &rows, &keys, &vec![now_us; rows.num_rows()]).await?;
             continue;
         }
-        let times = rows.column(legwork_types::gps::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values().clone();
+        let times =
+            rows.column(legwork_types::gps::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().values().clone();
         let Some(&first_us) = times.first() else { continue };
         pace.start(first_us);
         let shifted = shifted(&rows, pace.shift_us())?;

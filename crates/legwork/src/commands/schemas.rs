@@ -15,7 +15,14 @@ pub(crate) async fn run(command: SchemasCommand) -> Result<()> {
         SchemasCommand::List { avro: None } => {
             writeln!(out, "{:<20} {:<26} {:<14} record", "kind", "topic", "key")?;
             for kind in Kind::ALL {
-                writeln!(out, "{:<20} {:<26} {:<14} legwork.v1.{}", kind.name(), kind.topic(), kind.key(), kind.record())?;
+                writeln!(
+                    out,
+                    "{:<20} {:<26} {:<14} legwork.v1.{}",
+                    kind.name(),
+                    kind.topic(),
+                    kind.key(),
+                    kind.record()
+                )?;
             }
         }
         SchemasCommand::Register(args) => {

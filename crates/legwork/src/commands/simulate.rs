@@ -27,7 +27,12 @@ pub(crate) async fn run(args: SimulateArgs) -> Result<()> {
     create_topics(&admin, &names, args.partitions)?;
     let start_us = wall_clock_us() - args.since.0;
     let organisation = Organisation::new(SimConfig::new(args.seed, args.reps, start_us));
-    let story = Story { organisation, start_us, speed: args.speed, ends: args.run_for.map(|span| Instant::now() + span.duration()) };
+    let story = Story {
+        organisation,
+        start_us,
+        speed: args.speed,
+        ends: args.run_for.map(|span| Instant::now() + span.duration()),
+    };
     let stop = tokio::spawn(super::stop_signal());
     tokio::select! {
         done = tell(story, &mut publisher, None) => done?,

@@ -48,7 +48,9 @@ fn statement(argument: Option<String>) -> Result<String> {
     match argument.as_deref() {
         Some(sql) if sql != "-" => Ok(sql.to_owned()),
         None if std::io::stdin().is_terminal() => {
-            bail!(Failure::Usage("no statement: give one, such as legwork sql 'SELECT * FROM rep_activity LIMIT 10'".to_owned()))
+            bail!(Failure::Usage(
+                "no statement: give one, such as legwork sql 'SELECT * FROM rep_activity LIMIT 10'".to_owned()
+            ))
         }
         _ => {
             let mut sql = String::new();
@@ -59,8 +61,19 @@ fn statement(argument: Option<String>) -> Result<String> {
 }
 
 /// Runs files through the lanes, then asks them.
-pub(crate) async fn over_files(config: &Config, files: &InputArgs, sql: &str, as_of: Option<&str>, format: Format) -> Result<()> {
-    let mut options = QueryOptions { now: NowSource::Event, rows_max: usize::MAX, result_bytes_max: usize::MAX, ..query_options(config)? };
+pub(crate) async fn over_files(
+    config: &Config,
+    files: &InputArgs,
+    sql: &str,
+    as_of: Option<&str>,
+    format: Format,
+) -> Result<()> {
+    let mut options = QueryOptions {
+        now: NowSource::Event,
+        rows_max: usize::MAX,
+        result_bytes_max: usize::MAX,
+        ..query_options(config)?
+    };
     options.timeout = Duration::from_secs(24 * 3_600);
     if let Some(as_of) = as_of {
         options.now = NowSource::Fixed(topics::parse_time(as_of).map_err(Failure::Usage)?);
@@ -144,7 +157,13 @@ pub(crate) fn inputs(files: &[(Kind, PathBuf)], map: &[(String, String)]) -> Res
                 own.push((field.to_owned(), column.clone()));
             }
         }
-        inputs.push(FileInput { kind: *kind, path: path.clone(), map: own, arrival_us: wall_clock_us(), batch_rows: BATCH_ROWS });
+        inputs.push(FileInput {
+            kind: *kind,
+            path: path.clone(),
+            map: own,
+            arrival_us: wall_clock_us(),
+            batch_rows: BATCH_ROWS,
+        });
     }
     if let Some(idx) = used.iter().position(|used| !used) {
         bail!(Failure::Usage(format!("--map {}={}: no input has a field {}", map[idx].0, map[idx].1, map[idx].0)));
@@ -158,7 +177,9 @@ pub(crate) async fn over_wire(url: &str, sql: &str, as_of: Option<&str>, format:
         return over_postgres(url, sql, as_of, format).await;
     }
     if !url.starts_with("http://") {
-        bail!(Failure::Usage(format!("{url:?} is no address of Legwork: expected http://host:port or postgres://host:port")));
+        bail!(Failure::Usage(format!(
+            "{url:?} is no address of Legwork: expected http://host:port or postgres://host:port"
+        )));
     }
     let endpoint = format!("{}/v1/sql", url.trim_end_matches('/'));
     let mut body = serde_json::json!({ "sql": sql });
@@ -171,7 +192,9 @@ pub(crate) async fn over_wire(url: &str, sql: &str, as_of: Option<&str>, format:
         .json(&body)
         .send()
         .await
-        .map_err(|error| Failure::Temporary(format!("{url} does not answer: is `legwork demo` or `legwork up` running? ({error})")))?;
+        .map_err(|error| {
+            Failure::Temporary(format!("{url} does not answer: is `legwork demo` or `legwork up` running? ({error})"))
+        })?;
     if !response.status().is_success() {
         let text = response.text().await.unwrap_or_default();
         let detail = serde_json::from_str::<serde_json::Value>(&text)
@@ -193,7 +216,9 @@ async fn over_postgres(url: &str, sql: &str, as_of: Option<&str>, format: Format
     use tokio_postgres::SimpleQueryMessage;
 
     if matches!(format, Format::Arrow | Format::Parquet) {
-        bail!(Failure::Usage("over postgres:// values come as text: use the http:// address for --format arrow or parquet".to_owned()));
+        bail!(Failure::Usage(
+            "over postgres:// values come as text: use the http:// address for --format arrow or parquet".to_owned()
+        ));
     }
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
         .await
@@ -206,20 +231,31 @@ async fn over_postgres(url: &str, sql: &str, as_of: Option<&str>, format: Format
     let mut rows: Vec<Vec<Option<String>>> = Vec::new();
     for message in client.simple_query(sql).await.map_err(postgres_error)? {
         match message {
-            SimpleQueryMessage::RowDescription(columns) => names = columns.iter().map(|column| column.name().to_owned()).collect(),
-            SimpleQueryMessage::Row(row) => rows.push((0..row.len()).map(|idx| row.get(idx).map(str::to_owned)).collect()),
+            SimpleQueryMessage::RowDescription(columns) => {
+                names = columns.iter().map(|column| column.name().to_owned()).collect()
+            }
+            SimpleQueryMessage::Row(row) => {
+                rows.push((0..row.len()).map(|idx| row.get(idx).map(str::to_owned)).collect())
+            }
             _ => {}
         }
     }
     drop(client);
     connection.abort();
-    let schema = Arc::new(Schema::new(names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>()));
+    let schema =
+        Arc::new(Schema::new(names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>()));
     let columns = (0..names.len())
         .map(|idx| Arc::new(rows.iter().map(|row| row[idx].as_deref()).collect::<StringArray>()) as _)
         .collect();
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
     let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
-    output::print(format, schema, futures::stream::iter([Ok::<_, arrow::error::ArrowError>(batch)]).boxed(), std::io::stdout()).await
+    output::print(
+        format,
+        schema,
+        futures::stream::iter([Ok::<_, arrow::error::ArrowError>(batch)]).boxed(),
+        std::io::stdout(),
+    )
+    .await
 }
 
 fn postgres_error(error: tokio_postgres::Error) -> anyhow::Error {

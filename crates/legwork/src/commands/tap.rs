@@ -26,7 +26,11 @@ pub(crate) async fn run(args: TapArgs) -> Result<()> {
     let known = topics::topics(&config, &registry);
     let Some(topic) = known.iter().find(|topic| *topic.name == *args.topic).cloned() else {
         let names: Vec<&str> = known.iter().map(|topic| &*topic.name).collect();
-        bail!(Failure::Usage(format!("topic {:?} is not configured: expected one of {}", args.topic, names.join(", "))));
+        bail!(Failure::Usage(format!(
+            "topic {:?} is not configured: expected one of {}",
+            args.topic,
+            names.join(", ")
+        )));
     };
     let source = KafkaConfig {
         // A group of its own that never stores an offset: whoever reads for real is not disturbed.
@@ -38,7 +42,14 @@ pub(crate) async fn run(args: TapArgs) -> Result<()> {
     let message_bytes_max = config.kafka.message_bytes_max.bytes();
     let source = KafkaSource::new(source)?;
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let tap = Tap { source, topic, message_bytes_max, left: args.count.unwrap_or(u64::MAX), stop: stop.clone(), taps: Vec::new() };
+    let tap = Tap {
+        source,
+        topic,
+        message_bytes_max,
+        left: args.count.unwrap_or(u64::MAX),
+        stop: stop.clone(),
+        taps: Vec::new(),
+    };
     let tapping = tokio::task::spawn_blocking(move || tap.run());
     let signal = tokio::spawn(async move {
         let done = super::stop_signal().await;
@@ -66,7 +77,8 @@ impl Tap {
                 match event {
                     SourceEvent::Assigned(readers) => {
                         for reader in readers {
-                            let decoder = Decoder::new(self.topic.kind, self.topic.format.clone(), self.message_bytes_max);
+                            let decoder =
+                                Decoder::new(self.topic.kind, self.topic.format.clone(), self.message_bytes_max);
                             let batch = MessageBatch::new(reader.topic().clone(), reader.partition());
                             self.taps.push((reader, decoder, batch, 0));
                         }

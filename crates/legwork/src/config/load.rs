@@ -50,9 +50,9 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
     }
     check_names(&flags, "the command line")?;
     merge(&mut merged, flags);
-    let config: Config = Value::Table(merged).try_into().map_err(|error: toml::de::Error| {
-        ConfigError(format!("the configuration is wrong: {}", error.message()))
-    })?;
+    let config: Config = Value::Table(merged)
+        .try_into()
+        .map_err(|error: toml::de::Error| ConfigError(format!("the configuration is wrong: {}", error.message())))?;
     check_values(&config)?;
     Ok(config)
 }
@@ -60,7 +60,9 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
 fn file(overrides: &Overrides) -> Result<Option<PathBuf>, ConfigError> {
     match &overrides.file {
         Some(path) if path.exists() => Ok(Some(path.clone())),
-        Some(path) => Err(ConfigError(format!("{} does not exist: leave --config out to use the defaults", path.display()))),
+        Some(path) => {
+            Err(ConfigError(format!("{} does not exist: leave --config out to use the defaults", path.display())))
+        }
         None => Ok(Some(PathBuf::from("legwork.toml")).filter(|path| path.exists())),
     }
 }
@@ -95,7 +97,11 @@ pub(crate) fn scalar(text: &str) -> Value {
 fn put(table: &mut Table, path: &[&str], value: Value) -> Result<(), String> {
     let [first, rest @ ..] = path else { return Err("expected a key such as kafka.bootstrap".to_owned()) };
     // Kinds may be written with underscores where a dash cannot stand.
-    let first = if Kind::ALL.iter().any(|kind| kind.name() == first.replace('_', "-")) { first.replace('_', "-") } else { (*first).to_owned() };
+    let first = if Kind::ALL.iter().any(|kind| kind.name() == first.replace('_', "-")) {
+        first.replace('_', "-")
+    } else {
+        (*first).to_owned()
+    };
     if rest.is_empty() {
         table.insert(first, value);
         return Ok(());
@@ -147,7 +153,11 @@ fn check_table(
         if let Value::Table(inner) = value
             && !FREE_TABLES.contains(&full.as_str())
         {
-            let next = if path == "topics." { &root["$defs"]["Topic"] } else { resolve(&schema["properties"][key.as_str()], root) };
+            let next = if path == "topics." {
+                &root["$defs"]["Topic"]
+            } else {
+                resolve(&schema["properties"][key.as_str()], root)
+            };
             check_table(inner, next, root, &format!("{full}."), origin)?;
         }
     }
@@ -245,7 +255,10 @@ mod tests {
     #[test]
     fn unknown_names_are_errors_with_the_nearest_name() {
         let check = |text: &str| check_names(&text.parse().expect("TOML"), "test").map_err(|error| error.to_string());
-        assert_eq!(check("[kafka]\nbootstap = 1"), Err("unknown key kafka.bootstap in test: did you mean kafka.bootstrap?".to_owned()));
+        assert_eq!(
+            check("[kafka]\nbootstap = 1"),
+            Err("unknown key kafka.bootstap in test: did you mean kafka.bootstrap?".to_owned())
+        );
         assert!(check("[topics.gsp]\nenabled = true").is_err_and(|error| error.contains("topics.gps")));
         assert!(check("[topics.gps]\nenable = true").is_err_and(|error| error.contains("topics.gps.enabled")));
         assert_eq!(check("[kafka.options]\n\"any.thing\" = 1"), Ok(()));

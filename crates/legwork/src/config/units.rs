@@ -15,14 +15,8 @@ pub(crate) struct Span(pub(crate) i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) u64);
 
-const SPANS: [(&str, i64); 6] = [
-    ("us", 1),
-    ("ms", 1_000),
-    ("s", 1_000_000),
-    ("m", 60_000_000),
-    ("h", 3_600_000_000),
-    ("d", 86_400_000_000),
-];
+const SPANS: [(&str, i64); 6] =
+    [("us", 1), ("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
 
 const SIZES: [(&str, u64); 7] = [
     ("B", 1),
@@ -52,14 +46,19 @@ impl FromStr for Span {
             .zip(factor)
             .and_then(|(number, factor)| number.checked_mul(factor))
             .map(Span)
-            .ok_or_else(|| format!("{text:?} is no duration: expected a whole number with us, ms, s, m, h or d, such as 5m"))
+            .ok_or_else(|| {
+                format!("{text:?} is no duration: expected a whole number with us, ms, s, m, h or d, such as 5m")
+            })
     }
 }
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, factor) =
-            SPANS.iter().rev().find(|(_, factor)| self.0 % factor == 0 && (self.0 != 0 || *factor == 1_000_000)).unwrap_or(&SPANS[0]);
+        let (unit, factor) = SPANS
+            .iter()
+            .rev()
+            .find(|(_, factor)| self.0 % factor == 0 && (self.0 != 0 || *factor == 1_000_000))
+            .unwrap_or(&SPANS[0]);
         write!(f, "{}{unit}", self.0 / factor)
     }
 }
@@ -82,7 +81,9 @@ impl FromStr for Size {
             .zip(factor)
             .and_then(|(number, factor)| number.checked_mul(factor))
             .map(Size)
-            .ok_or_else(|| format!("{text:?} is no size: expected a whole number with B, KiB, MiB or GiB, such as 64MiB"))
+            .ok_or_else(|| {
+                format!("{text:?} is no size: expected a whole number with B, KiB, MiB or GiB, such as 64MiB")
+            })
     }
 }
 
