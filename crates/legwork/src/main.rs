@@ -1,5 +1,6 @@
 //! The `legwork` program: configuration, wiring, commands.
 
+mod allocator;
 mod args;
 mod commands;
 mod config;
@@ -20,6 +21,7 @@ use crate::args::Args;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    allocator::settle();
     let args = Args::parse();
     // Both providers are linked, so rustls would not choose by itself.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {

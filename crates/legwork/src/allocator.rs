@@ -1,0 +1,19 @@
+//! How the allocator asks the system for memory.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// mimalloc's own options. It reads them before `main`, so they can only come from the environment. By default it commits whole arenas
+/// at once and asks for huge pages: with 100,000 devices that was 100 MB of memory nobody used.
+const OPTIONS: [(&str, &str); 2] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_ALLOW_THP", "0")];
+
+/// Starts this program again in its own place, with the same process id, unless the options are set already.
+pub(crate) fn settle() {
+    if OPTIONS.iter().all(|(name, _)| std::env::var_os(name).is_some()) {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let unset = OPTIONS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
+    // It only returns when it failed: then the program goes on with more memory than it needs.
+    let _failed = Command::new(program).args(std::env::args_os().skip(1)).envs(unset).exec();
+}
