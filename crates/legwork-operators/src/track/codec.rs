@@ -81,7 +81,8 @@ fn unzigzag(value: u64) -> i64 {
 
 #[inline(always)]
 fn units(degrees: f64) -> i64 {
-    (degrees * UNITS).round() as i64
+    // Not `round`, which is a call without SSE 4.1: what is not exactly this many units is told apart by its caller anyway.
+    (degrees * UNITS + 0.5_f64.copysign(degrees)) as i64
 }
 
 /// Whether units hold the value exactly; not so for -0.
@@ -304,8 +305,8 @@ impl Writer {
         let n_rest = bits.n.div_ceil(8) as usize;
         let needed = self.bytes.len() + bits.n_bytes + n_rest;
         if needed > self.bytes.capacity() {
-            // Many devices hold few pings each: grow by little.
-            self.bytes.reserve_exact((needed / 8).max(32));
+            // Many devices hold few pings each: grow by little, but not through every size class of the allocator.
+            self.bytes.reserve_exact((needed / 8).max(128));
         }
         self.bytes.extend_from_slice(&bits.bytes[..bits.n_bytes]);
         self.bytes.extend_from_slice(&bits.word.to_le_bytes()[..n_rest]);

@@ -82,6 +82,16 @@ fn grow_tightly<T>(list: &mut Vec<T>) {
     }
 }
 
+/// Rows in steps of this many: lists that grow one by one pass through every size class of the allocator, and a few slow devices then
+/// hold the pages of each.
+const ROWS_STEP: usize = 8;
+
+fn grow_by_blocks<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 8).next_multiple_of(ROWS_STEP).max(ROWS_STEP));
+    }
+}
+
 fn push_tightly<T>(list: &mut Vec<T>, item: T) {
     grow_tightly(list);
     list.push(item);
@@ -302,7 +312,7 @@ impl DeviceRows {
 
     /// Appends a row; gives its position.
     pub(crate) fn push(&mut self, row: &Row) -> usize {
-        grow_tightly(&mut self.movement);
+        grow_by_blocks(&mut self.movement);
         let idx = self.movement.len();
         self.movement.push(row.pack());
         self.store(idx, row);
