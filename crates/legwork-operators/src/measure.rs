@@ -1,4 +1,5 @@
 //! Figures, not checks: events a second of processor time and bytes held. `cargo t legwork-operators -- --ignored --nocapture measure`.
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;

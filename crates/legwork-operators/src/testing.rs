@@ -206,7 +206,7 @@ pub(crate) fn check_arrivals(
 pub(crate) fn event(n: usize, event_time_us: i64, sequence: Option<i64>, others: Value) -> Value {
     let mut event = Map::new();
     event.insert("event_id".into(), json!(format!("e{n:03}")));
-    event.insert("source".into(), json!(if n % 3 == 0 { "crm" } else { "phone" }));
+    event.insert("source".into(), json!(if n.is_multiple_of(3) { "crm" } else { "phone" }));
     event.insert("event_time".into(), json!(event_time_us));
     event.insert("sequence".into(), json!(sequence));
     let Value::Object(others) = others else { panic!("an event is an object") };

@@ -2,6 +2,7 @@
 //! for W1, framed.
 //!
 //!     cargo run -p legwork-sim --example rates -- --reps 200 --hours 24
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::collections::BTreeMap;

@@ -78,6 +78,7 @@ impl Kind {
         Kind::FxRates,
     ];
 
+    #[allow(clippy::too_many_lines, reason = "a table")]
     pub(crate) const fn info(self) -> &'static KindInfo {
         match self {
             Kind::Gps => &KindInfo {

@@ -61,7 +61,7 @@ fn value(dice: &mut Dice, avro: &serde_json::Value, may_be_null: bool) -> Value 
     let small = dice.roll(90);
     match avro.as_str() {
         Some("null") => Value::Null,
-        Some("boolean") => Value::Boolean(small % 2 == 0),
+        Some("boolean") => Value::Boolean(small.is_multiple_of(2)),
         Some("int") => Value::Int(small as i32),
         Some("long") => Value::Long(small as i64),
         Some("float") => Value::Float(small as f32 + 0.25),

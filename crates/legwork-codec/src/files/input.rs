@@ -109,6 +109,6 @@ pub(crate) fn open_plain(path: &Path) -> Result<(File, Progress), FileError> {
     if metadata.is_dir() {
         return Err(io(std::io::ErrorKind::IsADirectory.into()));
     }
-    let n_bytes_total = metadata.is_file().then(|| metadata.len());
+    let n_bytes_total = metadata.is_file().then_some(metadata.len());
     Ok((file, Progress { n_bytes: Arc::default(), n_bytes_total }))
 }

@@ -141,7 +141,7 @@ impl Keys {
 
     /// *Returns* where in `last` the columns of the key stand that comes at this place of its row.
     fn resolve(&mut self, place: usize, key: &str) -> usize {
-        if !self.last.get(place).is_some_and(|(last, _)| **last == *key) {
+        if self.last.get(place).is_none_or(|(last, _)| **last != *key) {
             let mut columns = self.mapped.get(key).cloned().unwrap_or_default();
             // An exact name and one in another case are the same field; a row with both gives it twice.
             columns.extend(self.by_name.get(key).or_else(|| self.by_name.get(&key.to_ascii_lowercase())));

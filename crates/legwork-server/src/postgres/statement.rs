@@ -202,7 +202,7 @@ fn adapt_catalog_questions(statement: &mut Statement) {
             if let Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } = expr
                 && is_function(left)
                 && let Expr::Value(value) = right.as_mut()
-                && matches!(&value.value, Value::Number(number, _) if number.to_string() == "0")
+                && matches!(&value.value, Value::Number(number, _) if number == "0")
             {
                 value.value = Value::SingleQuotedString("-".to_owned());
             }

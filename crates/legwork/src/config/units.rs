@@ -89,8 +89,11 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, factor) =
-            SIZES[..4].iter().rev().find(|(_, factor)| self.0 % factor == 0 && self.0 != 0).unwrap_or(&SIZES[0]);
+        let (unit, factor) = SIZES[..4]
+            .iter()
+            .rev()
+            .find(|(_, factor)| self.0.is_multiple_of(*factor) && self.0 != 0)
+            .unwrap_or(&SIZES[0]);
         write!(f, "{}{unit}", self.0 / factor)
     }
 }

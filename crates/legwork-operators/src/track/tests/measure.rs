@@ -1,4 +1,5 @@
 //! Figures: time and bytes a ping, bytes a device. `cargo t legwork-operators -- --ignored --nocapture measure`
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::sync::Arc;
 use std::time::Instant;
