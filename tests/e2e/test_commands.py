@@ -86,8 +86,8 @@ def test_a_topic_that_is_missing_is_named_and_picked_up(kafka, registry, tmp_pat
         assert service.get("/readyz")[0] == 503
         admin = AdminClient({"bootstrap.servers": kafka})
         admin.create_topics([NewTopic(topic, 2, 1)])[topic].result(30)
+        service.wait_for(f"SELECT count(*) FROM pipeline_lanes WHERE topic = '{topic}'", 2)
         service.wait_for_status("/readyz", 200)
-        assert service.one(f"SELECT count(*) FROM pipeline_lanes WHERE topic = '{topic}'") == 2
         admin.delete_topics([topic])[topic].result(30)
     finally:
         assert service.stop() == 0
