@@ -126,9 +126,17 @@ fn naive(bootstrap: &str, topic: &str, count: u64) -> Result<()> {
     let mut last: HashMap<String, (i64, f64, f64)> = HashMap::new();
     let mut rows: HashMap<(String, i64), Row> = HashMap::new();
     let mut started = None;
-    let mut n_read = 0;
+    let (mut n_read, mut n_quiet) = (0, 0);
     while n_read < count {
-        let Some(message) = consumer.poll(Duration::from_secs(60)) else { bail!("nothing came for a minute") };
+        // It also returns without a message, after a rebalance for one.
+        let Some(message) = consumer.poll(Duration::from_secs(1)) else {
+            n_quiet += 1;
+            if n_quiet > 60 {
+                bail!("nothing came for a minute");
+            }
+            continue;
+        };
+        n_quiet = 0;
         let message = message?;
         started.get_or_insert_with(Instant::now);
         let mut body = message.payload().context("a ping has a value")?.get(5..).context("a ping is framed")?;
