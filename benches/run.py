@@ -131,6 +131,15 @@ def main():
         print(f"legwork up, all on         {rate / 1e6:6.2f} M events/s   {cpu:6.2f} CPU-s/M   {rate / bare_rate:.2f} of bare   {rate / naive_rate:.1f} x naive")
         print(f"naive, row at a time       {naive_rate / 1e6:6.2f} M events/s   {naive_cpu / N * 1e6:6.2f} CPU-s/M")
 
+        make_topic(kafka, kafka_dir, "mixed", 4)
+        ids = register(url, "mixed")
+        sent, _ = child(TARGET / "legwork-bench", "produce", "--bootstrap", kafka, "--topic", "mixed", "--schema-id", ids, "--reps", N // 500, "--garbage-every", 100)
+        up = Up(kafka, url, "mixed", folder, "time.window=1m")
+        mixed_rate, mixed_cpu = up.measure(sent["n_sent"])
+        rejected = up.sql("SELECT sum(n_rejected) FROM pipeline_lanes")["rows"][0][0]
+        up.stop()
+        print(f"with 1 % garbage           {mixed_rate / 1e6:6.2f} M events/s   {mixed_cpu:6.2f} CPU-s/M   {mixed_rate / rate:.2f} of without ({rejected} rejected)")
+
         make_topic(kafka, kafka_dir, "wide", 8)
         ids = register(url, "wide")
         child(TARGET / "legwork-bench", "produce", "--bootstrap", kafka, "--topic", "wide", "--schema-id", ids, "--reps", 100_000, "--pings", 50)

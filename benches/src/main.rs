@@ -9,15 +9,22 @@ use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use clap::{Parser, Subcommand};
 use legwork_kafka::{Producer, ProducerConfig, SendError};
+use legwork_sim::garbage::{Garbage, GarbageKind};
 use legwork_sim::w1::{W1, W1_SCHEMA, W1Config};
+use legwork_types::Kind;
 use legwork_types::geo::haversine_m;
 use legwork_types::time::{HOUR_US, MINUTE_US, window_start};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message};
 
 // Legwork uses it, so its baselines get it too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Largest message that the program takes, by default.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, Parser)]
 struct Args {
@@ -43,6 +50,9 @@ enum Command {
         pings: u32,
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// After so many pings one message of garbage; 0 for none.
+        #[arg(long, default_value_t = 0)]
+        garbage_every: u64,
     },
     /// Reads a topic message by message: Avro values, hash maps, a window of a minute.
     Naive {
@@ -58,10 +68,10 @@ enum Command {
 fn main() -> Result<()> {
     match Args::parse().command {
         Command::Schema => say(W1_SCHEMA.to_owned()),
-        Command::Produce { bootstrap, topic, schema_id, reps, pings, seed } => {
+        Command::Produce { bootstrap, topic, schema_id, reps, pings, seed, garbage_every } => {
             let config =
                 W1Config { n_reps: reps, pings_per_rep: pings, seed, start_us: start_us()?, ..W1Config::default() };
-            produce(&bootstrap, &topic, schema_id, config)
+            produce(&bootstrap, &topic, schema_id, config, garbage_every)
         }
         Command::Naive { bootstrap, topic, count } => naive(&bootstrap, &topic, count),
     }
@@ -78,23 +88,36 @@ fn say(line: String) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
-fn produce(bootstrap: &str, topic: &str, schema_id: u32, config: W1Config) -> Result<()> {
+fn produce(bootstrap: &str, topic: &str, schema_id: u32, config: W1Config, garbage_every: u64) -> Result<()> {
     let producer = Producer::new(&ProducerConfig { queue_bytes_max: 256 << 20, ..ProducerConfig::new(bootstrap) })?;
-    let mut n_sent = 0_u64;
+    let garbage = Garbage::new(Kind::Gps, W1_SCHEMA, schema_id, MESSAGE_BYTES_MAX)?;
+    let mut dice = ChaCha8Rng::seed_from_u64(config.seed);
+    let (mut n_sent, mut n_garbage) = (0_u64, 0_u64);
     let mut failed = None;
     W1::new(config).framed(schema_id, &mut |key, value, event_time_us| {
-        let timestamp_ms = event_time_us.div_euclid(1_000);
-        loop {
-            match producer.send(topic, None, Some(key), Some(value), &[], Some(timestamp_ms)) {
-                Ok(()) => break,
-                Err(SendError::QueueFull) => std::thread::sleep(Duration::from_millis(2)),
-                Err(error) => {
-                    failed = Some(error);
-                    break;
+        let mut send = |value: Option<&[u8]>| {
+            let timestamp_ms = event_time_us.div_euclid(1_000);
+            loop {
+                match producer.send(topic, None, Some(key), value, &[], Some(timestamp_ms)) {
+                    Ok(()) => break,
+                    Err(SendError::QueueFull) => std::thread::sleep(Duration::from_millis(2)),
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
                 }
             }
-        }
+        };
+        send(Some(value));
         n_sent += 1;
+        if garbage_every > 0 && n_sent % garbage_every == 0 {
+            let (kind, value) = garbage.any(&mut dice, value);
+            // A few megabytes each: a broker refuses them by default, and one in a hundred would be most of the bytes.
+            if kind != GarbageKind::Oversized {
+                send(value.as_deref());
+                n_garbage += 1;
+            }
+        }
     });
     if let Some(error) = failed {
         return Err(error).context("sending W1");
@@ -103,7 +126,7 @@ fn produce(bootstrap: &str, topic: &str, schema_id: u32, config: W1Config) -> Re
     if n_left > 0 {
         bail!("{n_left} messages were not acknowledged");
     }
-    say(serde_json::json!({ "n_sent": n_sent }).to_string())
+    say(serde_json::json!({ "n_sent": n_sent + n_garbage, "n_garbage": n_garbage }).to_string())
 }
 
 #[derive(Debug, Default)]

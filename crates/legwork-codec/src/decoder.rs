@@ -1,6 +1,6 @@
 //! Messages of one lane to canonical batches, the bad ones beside them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use arrow::array::{BinaryArray, RecordBatch};
 use legwork_types::{EventBatch, Kind, Message, MessageBatch, Reject, RejectReason};
@@ -79,6 +79,10 @@ struct AvroWriters {
     newest: Option<(u32, usize)>,
 }
 
+/// Messages with unknown ids that are looked at ahead, and ids that are asked for at once.
+const IDS_SEEN_MAX: usize = 4_096;
+const ASKED_AHEAD_MAX: usize = 256;
+
 #[derive(Debug)]
 enum Slot {
     Decoder(Box<WriterDecoder>),
@@ -120,6 +124,7 @@ impl Decoder {
                     Pushed::Taken => n_bytes += value.len(),
                     Pushed::Rejected(reason, detail) => faults.push((message_idx, reason, detail)),
                     Pushed::Blocked(why) => {
+                        self.body.ask_ahead(messages, end + 1);
                         blocked = Some(why);
                         break;
                     }
@@ -170,6 +175,18 @@ enum Pushed {
 }
 
 impl Body {
+    /// Asks for the schemas of the messages that follow, while one is waited for: a batch with many unknown ids would otherwise cost a
+    /// round trip each, one after the other.
+    fn ask_ahead(&self, messages: &MessageBatch, from: usize) {
+        let Body::Avro(writers) = self else { return };
+        let ids = (from..messages.len()).filter_map(|message_idx| schema_id(messages.get(message_idx).value?));
+        let unknown: BTreeSet<u32> = ids.filter(|id| !writers.slot_by_id.contains_key(id)).take(IDS_SEEN_MAX).collect();
+        for id in unknown.into_iter().take(ASKED_AHEAD_MAX) {
+            // The answer is for later; the question is what counts now.
+            let _pending = writers.registry.lookup(id);
+        }
+    }
+
     #[inline]
     fn push(&mut self, kind: Kind, message_idx: u32, value: &[u8]) -> Pushed {
         let pushed = match self {

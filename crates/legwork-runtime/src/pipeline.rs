@@ -177,7 +177,7 @@ impl Shared {
             Some(self.metrics.clone()),
         );
         let decoder = Decoder::new(topic.kind, topic.format.clone(), self.config.message_bytes_max);
-        let lane = StreamLane::new(lane, reader, decoder, self.config.clone(), worker.waker());
+        let lane = StreamLane::new(lane, reader, (decoder, &topic.format), self.config.clone(), worker.waker());
         if worker.send(Command::Add(Box::new(lane))) {
             self.health.lock().n_lanes += 1;
         }

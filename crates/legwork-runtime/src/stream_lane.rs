@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use legwork_codec::{Blocked, Decoded, Decoder};
+use legwork_codec::{Blocked, Decoded, Decoder, Format};
 use legwork_types::{EventBatch, LaneState, LaneStatus, MessageBatch};
 
 use crate::lane::{Lane, Origin, Tombstone};
@@ -35,6 +35,10 @@ pub(crate) struct StreamLane {
     state: LaneState,
     detail: String,
     is_ready: Arc<AtomicBool>,
+    /// The registry has answered something since the lane was blocked.
+    is_answered: Arc<AtomicBool>,
+    /// Kept alive for the registry, which calls it.
+    _on_answer: Option<Arc<dyn Fn() + Send + Sync>>,
     last_message: Instant,
     last_read: Instant,
     last_gauges: Instant,
@@ -47,10 +51,12 @@ impl StreamLane {
     pub(crate) fn new(
         lane: Lane,
         mut reader: Box<dyn PartitionReader>,
-        decoder: Decoder,
+        (decoder, format): (Decoder, &Format),
         config: Arc<LaneConfig>,
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> StreamLane {
+        let is_answered = Arc::new(AtomicBool::new(false));
+        let on_answer = on_answer(format, is_answered.clone(), wake.clone());
         let is_ready = Arc::new(AtomicBool::new(true));
         let flag = is_ready.clone();
         reader.on_ready(Arc::new(move || {
@@ -69,6 +75,8 @@ impl StreamLane {
             state: LaneState::Running,
             detail: String::new(),
             is_ready,
+            is_answered,
+            _on_answer: on_answer,
             last_message: now,
             last_read: now,
             last_gauges: now,
@@ -100,9 +108,10 @@ impl StreamLane {
             if !self.read(now) {
                 return false;
             }
-        } else if self.retry_at.is_some_and(|retry_at| now < retry_at) {
+        } else if self.retry_at.is_some_and(|retry_at| now < retry_at) && !self.is_answered.load(Ordering::Acquire) {
             return false;
         }
+        self.is_answered.store(false, Ordering::Release);
         self.process(now);
         self.retry_at.is_none()
     }
@@ -212,6 +221,21 @@ impl StreamLane {
     pub(crate) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
+}
+
+/// What the registry is to call when it has answered.
+fn on_answer(
+    format: &Format,
+    is_answered: Arc<AtomicBool>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+) -> Option<Arc<dyn Fn() + Send + Sync>> {
+    let Format::Avro(registry) = format else { return None };
+    let on_answer: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        is_answered.store(true, Ordering::Release);
+        wake();
+    });
+    registry.on_ready(&on_answer);
+    Some(on_answer)
 }
 
 /// The system's clock, microseconds since 1970-01-01 UTC.
