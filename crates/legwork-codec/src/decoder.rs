@@ -79,8 +79,7 @@ struct AvroWriters {
     newest: Option<(u32, usize)>,
 }
 
-/// Messages with unknown ids that are looked at ahead, and ids that are asked for at once.
-const IDS_SEEN_MAX: usize = 4_096;
+/// Ids that are asked for at once.
 const ASKED_AHEAD_MAX: usize = 256;
 
 #[derive(Debug)]
@@ -108,7 +107,12 @@ impl Decoder {
         let mut blocked = None;
         let mut n_bytes = 0;
         let mut end = from;
-        while end < messages.len() && n_bytes < BATCH_BYTES_MAX {
+        // While answers are under way nothing is decoded: a batch in one piece is cheaper for all that follows. When the registry is
+        // in trouble, what is known goes on.
+        let pending = self.body.ask_ahead(messages, from);
+        let n_messages = if pending.is_some() { from } else { messages.len() };
+        blocked = blocked.or(pending.map(|schema_id| Blocked::Pending { schema_id }));
+        while end < n_messages && n_bytes < BATCH_BYTES_MAX {
             let message_idx = u32::try_from(end).expect("a batch holds less than 4 Gi messages");
             match messages.get(end).value {
                 None => tombstones.push(message_idx),
@@ -124,7 +128,6 @@ impl Decoder {
                     Pushed::Taken => n_bytes += value.len(),
                     Pushed::Rejected(reason, detail) => faults.push((message_idx, reason, detail)),
                     Pushed::Blocked(why) => {
-                        self.body.ask_ahead(messages, end + 1);
                         blocked = Some(why);
                         break;
                     }
@@ -175,16 +178,32 @@ enum Pushed {
 }
 
 impl Body {
-    /// Asks for the schemas of the messages that follow, while one is waited for: a batch with many unknown ids would otherwise cost a
-    /// round trip each, one after the other.
-    fn ask_ahead(&self, messages: &MessageBatch, from: usize) {
-        let Body::Avro(writers) = self else { return };
-        let ids = (from..messages.len()).filter_map(|message_idx| schema_id(messages.get(message_idx).value?));
-        let unknown: BTreeSet<u32> = ids.filter(|id| !writers.slot_by_id.contains_key(id)).take(IDS_SEEN_MAX).collect();
-        for id in unknown.into_iter().take(ASKED_AHEAD_MAX) {
-            // The answer is for later; the question is what counts now.
-            let _pending = writers.registry.lookup(id);
+    /// Asks for all schemas that the messages need and that are not known yet, together: a batch with many unknown ids would otherwise
+    /// cost a round trip each, one after the other. *Returns* one whose answer is under way.
+    fn ask_ahead(&self, messages: &MessageBatch, from: usize) -> Option<u32> {
+        let Body::Avro(writers) = self else { return None };
+        let mut newest = writers.newest.map(|(id, _)| id);
+        let mut unknown = BTreeSet::new();
+        for message_idx in from..messages.len() {
+            let id = messages.get(message_idx).value.and_then(schema_id);
+            if id == newest || unknown.len() >= ASKED_AHEAD_MAX {
+                continue;
+            }
+            match id {
+                Some(id) if writers.slot_by_id.contains_key(&id) => newest = Some(id),
+                Some(id) => {
+                    unknown.insert(id);
+                }
+                None => {}
+            }
         }
+        let mut pending = None;
+        for id in unknown {
+            if matches!(writers.registry.lookup(id), Lookup::Pending) {
+                pending = Some(id);
+            }
+        }
+        pending
     }
 
     #[inline]
