@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Explains a device's distance ping by ping: what was counted, what was not, and why.
     Explain(ExplainArgs),
     /// Sends recorded files to Kafka at a chosen speed.
+    ///
+    /// Records are stamped with their event times, so that replays agree: a topic that exists must keep records that old
+    /// (retention.ms); topics that are made here keep everything. With --shift-to-now the recording starts now.
     Replay(ReplayArgs),
     /// Sends a simulated organisation's events to a Kafka.
     Simulate(SimulateArgs),

@@ -34,7 +34,12 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<()> {
     let registry = topics::registry(&config, tokio::runtime::Handle::current())?;
     let mut publisher = Publisher::new(&config, &bootstrap, registry)?;
     let names: Vec<(Kind, String)> = args.files.iter().map(|(kind, _)| (*kind, publisher.topic(*kind))).collect();
-    create_topics(&Admin::new(&bootstrap, &topics::kafka_options(&config)?)?, &names, N_PARTITIONS)?;
+    create_topics(
+        &Admin::new(&bootstrap, &topics::kafka_options(&config)?)?,
+        &names,
+        N_PARTITIONS,
+        !args.shift_to_now,
+    )?;
     let stop = tokio::spawn(super::stop_signal());
     tokio::select! {
         done = replay_all(&args, &mut publisher) => done?,

@@ -24,7 +24,7 @@ pub(crate) async fn run(args: SimulateArgs) -> Result<()> {
     let mut publisher = Publisher::new(&config, &bootstrap, registry)?;
     let admin = Admin::new(&bootstrap, &topics::kafka_options(&config)?)?;
     let names: Vec<(Kind, String)> = Kind::ALL.into_iter().map(|kind| (kind, publisher.topic(kind))).collect();
-    create_topics(&admin, &names, args.partitions)?;
+    create_topics(&admin, &names, args.partitions, false)?;
     let start_us = wall_clock_us() - args.since.0;
     let organisation = Organisation::new(SimConfig::new(args.seed, args.reps, start_us));
     let story = Story {
@@ -43,13 +43,18 @@ pub(crate) async fn run(args: SimulateArgs) -> Result<()> {
     Ok(())
 }
 
-/// Makes the topics that do not exist; reference topics are compacted and have one partition.
-pub(crate) fn create_topics(admin: &Admin, names: &[(Kind, String)], n_partitions: i32) -> Result<()> {
+/// Makes the topics that do not exist; reference topics are compacted and have one partition. `keeps_all`: records are old, and a broker
+/// would delete what is beyond its retention.
+pub(crate) fn create_topics(admin: &Admin, names: &[(Kind, String)], n_partitions: i32, keeps_all: bool) -> Result<()> {
     let specs: Vec<TopicSpec> = names
         .iter()
         .map(|(kind, name)| {
             let spec = TopicSpec::new(name, if kind.is_reference() { 1 } else { n_partitions });
-            if kind.is_reference() { spec.set("cleanup.policy", "compact") } else { spec }
+            match (kind.is_reference(), keeps_all) {
+                (true, _) => spec.set("cleanup.policy", "compact"),
+                (false, true) => spec.set("retention.ms", "-1"),
+                (false, false) => spec,
+            }
         })
         .collect();
     admin.create_topics(&specs).context("creating topics")
