@@ -24,7 +24,7 @@ const FROZEN_HEAD: usize = 14;
 pub(crate) enum Taken {
     /// It is the newest of its device. Whether a chunk was closed, so that [`Device::forget`] may find something.
     InOrder(bool),
-    /// It is accepted, older than the newest or in its place, and waits for [`Device::settle`]. Whether it is older.
+    /// It is accepted, older than the newest or in its place, and waits for [`Device::settle`].
     Deferred,
     /// It is not accepted.
     Refused(Verdict),
