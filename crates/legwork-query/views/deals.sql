@@ -17,8 +17,8 @@ touched AS (
 )
 SELECT d.deal_id, d.pipeline_id, d.stage, d.stage_entered_time, d.owner_id, d.account_id, d.lead_id, d.amount, d.currency,
        d.close_date, d.probability, d.created_time, d.next_step_time, d.snooze_until, d.snooze_reason, d.n_close_date_pushes,
-       d.is_deleted,
-       CASE WHEN d.is_deleted THEN 'deleted'
+       d.deleted,
+       CASE WHEN d.deleted THEN 'deleted'
             WHEN s.is_won THEN 'won'
             WHEN s.is_lost THEN 'lost'
             ELSE 'open' END AS status,

@@ -3,6 +3,7 @@
 //! What lives here: the vocabulary that all other crates share. What does not: input and output, clocks, operators.
 //! The Avro files under `schemas/` are the source of truth; [`Kind`] and the column positions are generated from them.
 
+mod changes;
 mod event;
 #[rustfmt::skip]
 mod generated;
@@ -15,11 +16,12 @@ mod snapshot;
 mod tables;
 pub mod time;
 
+pub use changes::{Changes, LaneId, StateEntry, StateError};
 pub use event::{EventBatch, Reject, RejectReason, Verdict, Verdicts};
 pub use generated::*;
 pub use kind::{Shape, UnknownKind};
-pub use live::{LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture};
+pub use live::{FreshFuture, FreshRows, LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture};
 pub use message::{Message, MessageBatch};
 pub use schema::money;
 pub use snapshot::{BatchSnapshot, TableSnapshot};
-pub use tables::{Column, ColumnType, Table, TableDef};
+pub use tables::{Column, ColumnType, Openness, Table, TableDef};

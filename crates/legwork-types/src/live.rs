@@ -4,10 +4,25 @@ use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::TableSnapshot;
+use arrow::array::RecordBatch;
+
+use crate::{LaneId, TableSnapshot};
 
 /// Snapshots of one table, one a lane.
 pub type SnapshotFuture = Pin<Box<dyn Future<Output = Result<Vec<Arc<dyn TableSnapshot>>, LiveError>> + Send>>;
+
+/// What lanes hold that the lake may not hold yet.
+pub type FreshFuture = Pin<Box<dyn Future<Output = Result<Vec<FreshRows>, LiveError>> + Send>>;
+
+/// Rows of one lane that the lake may not hold yet, each with the number of the checkpoint that it belongs to. The lane keeps them until a
+/// version of the lake holds them, and a while longer for queries that pinned an older one.
+#[derive(Clone, Debug)]
+pub struct FreshRows {
+    /// Lane.
+    pub lane: LaneId,
+    /// *Shape:* [`crate::Table::version_schema`], of several versions of a row the largest `revision` counts; events as their table has them.
+    pub rows: Vec<(u32, RecordBatch)>,
+}
 
 /// Why live rows cannot be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -27,6 +42,12 @@ pub enum LiveError {
 pub trait LiveTables: Send + Sync + Debug {
     /// Asks every lane that fills `table` for what it holds now, between two of its batches.
     fn snapshot(&self, table: &str) -> SnapshotFuture;
+
+    /// Asks every lane that fills `table` for what the lake may not hold yet. For pipelines that have a lake.
+    fn fresh(&self, table: &str) -> FreshFuture {
+        let table = table.to_owned();
+        Box::pin(std::future::ready(Err(LiveError::UnknownTable { table })))
+    }
 
     /// Asks the lanes for rows of one key, computed for the asking: a track explained ping by ping, fixes near a time.
     fn lookup(&self, lookup: Lookup) -> SnapshotFuture;

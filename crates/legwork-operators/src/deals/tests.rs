@@ -135,7 +135,7 @@ fn deals(accepted: &[Value]) -> Tables {
         deal["created_time"] = json!(time_us(0));
         deal["last_event_time"] = json!(time_us(history.len() - 1));
         deal["n_close_date_pushes"] = json!(n_pushes);
-        deal["is_deleted"] = json!(newest["deleted"] == true);
+        deal["deleted"] = json!(newest["deleted"] == true);
         deal.as_object_mut().unwrap().remove("deleted");
         // Money is written with its four places.
         if let Some(amount) = newest["amount"].as_f64() {

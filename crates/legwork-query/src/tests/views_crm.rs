@@ -37,7 +37,7 @@ async fn a_deals_status_is_that_of_its_stage() {
     let fake = Fake::default()
         .lane("stages", stages())
         .lane("deals", json!([deal("d1", Some("talk"), json!({})), deal("d2", Some("won"), json!({})), deal("d3", Some("lost"), json!({}))]))
-        .lane("deals", json!([deal("d4", Some("mystery"), json!({})), deal("d5", None, json!({})), deal("d6", Some("won"), json!({"is_deleted": true}))]))
+        .lane("deals", json!([deal("d4", Some("mystery"), json!({})), deal("d5", None, json!({})), deal("d6", Some("won"), json!({"deleted": true}))]))
         .lane("deal_stage_visits", json!([
             visit("d1", 1, "offer", "03-01T00:00:00", Some("03-02T00:00:00"), Some(("p", "new"))),
             visit("d1", 2, "new", "03-02T00:00:00", Some("03-02T01:00:00"), Some(("p", "talk"))),
@@ -109,7 +109,7 @@ async fn stalled_deals_say_why() {
                 deal("awake", Some("talk"), with(json!({"snooze_until": "2026-03-01T00:00:00Z"}))),
                 deal("late", Some("new"), json!({"close_date": "2026-03-01", "n_close_date_pushes": 3})),
                 deal("won", Some("won"), with(json!({}))),
-                deal("gone", Some("talk"), with(json!({"is_deleted": true})))
+                deal("gone", Some("talk"), with(json!({"deleted": true})))
             ]),
         )
         .lane(
