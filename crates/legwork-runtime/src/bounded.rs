@@ -7,7 +7,7 @@ use legwork_codec::files::{FileBatch, FileError, FileInput, FileReader};
 use legwork_types::{EventBatch, Kind, LaneState, LiveTables, Lookup, SnapshotFuture, Table};
 use parking_lot::Mutex;
 
-use crate::lane::{Lane, Origin, reject_row};
+use crate::lane::{Lane, LaneSpec, Origin, reject_row};
 use crate::pipeline::of_batch;
 use crate::record_log::Space;
 use crate::reference::ReferenceTables;
@@ -35,7 +35,15 @@ pub fn run_files(
     for (kind, mut reader) in readers {
         let lane = lanes.entry(kind).or_insert_with(|| {
             let name: Arc<str> = Arc::from(format!("{kind} (files)"));
-            Lane::new(kind, (name, 0), None, config.clone(), &space, None)
+            Lane::new(&LaneSpec {
+                kind,
+                topic: name,
+                partition: 0,
+                past_us_max: None,
+                config: config.clone(),
+                space: space.clone(),
+                metrics: None,
+            })
         });
         let bytes_before = done.bytes_read;
         while let Some(batch) = reader.next() {

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use legwork_codec::Format;
 use legwork_operators::OperatorConfig;
 use legwork_types::{Kind, Reject};
+
+use crate::Delivery;
 
 /// A topic and what its messages are.
 #[derive(Clone, Debug)]
@@ -28,6 +31,9 @@ pub type PartitionOf = fn(key: &[u8], n_partitions: i32) -> Option<i32>;
 pub trait DeadLetterSink: Send + Sync {
     /// Takes the rejects of one partition; waits, within bounds, when its queue is full.
     fn send(&self, source_topic: &str, partition: i32, rejects: &[Reject]);
+
+    /// Completes when everything taken so far was acknowledged, or given up with a log line: `rejected_events` is the truth.
+    fn flushed(&self) -> BoxFuture<'static, ()>;
 }
 
 /// What lanes need to know.
@@ -53,6 +59,8 @@ pub struct LaneConfig {
     pub spill: SpillConfig,
     /// Where rejected messages go besides the table.
     pub dead_letters: Option<Arc<dyn DeadLetterSink>>,
+    /// Where state and rows are made durable; none: they live in memory, and are rebuilt from the source.
+    pub delivery: Option<Arc<Delivery>>,
 }
 
 impl std::fmt::Debug for LaneConfig {

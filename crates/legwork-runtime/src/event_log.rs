@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use legwork_types::{EventBatch, Kind, TableSnapshot};
+use legwork_types::{EventBatch, Kind, LaneId, TableSnapshot};
 
 use crate::record_log::{LogSnapshot, RecordLog, Space};
 
@@ -64,6 +64,17 @@ impl EventLog {
         log.push(batch)
     }
 
+    /// Rows in all logs.
+    pub(crate) fn n_rows(&self) -> usize {
+        self.logs.values().map(RecordLog::n_rows).sum()
+    }
+
+    /// The batches as they are stored.
+    pub(crate) fn stored(&self) -> Vec<RecordBatch> {
+        let parts = self.logs.values().map(RecordLog::snapshot);
+        parts.flat_map(|part| (0..part.n_chunks()).map(move |idx| part.chunk(idx, None)).collect::<Vec<_>>()).collect()
+    }
+
     pub(crate) fn snapshot(&self) -> Arc<dyn TableSnapshot> {
         Arc::new(EventSnapshot {
             kind: self.kind,
@@ -72,6 +83,18 @@ impl EventLog {
             parts: self.logs.iter().map(|(&filled, log)| (filled, log.snapshot())).collect(),
         })
     }
+}
+
+/// Stored batches as the table that [`EventLog::snapshot`] shows.
+pub(crate) fn shown_events(kind: Kind, lane: &LaneId, stored: Vec<RecordBatch>) -> Arc<dyn TableSnapshot> {
+    let columns = kind.schema();
+    let filled = |batch: &RecordBatch| {
+        let is_stored = |(_, field): &(usize, &Arc<Field>)| batch.schema_ref().index_of(field.name()).is_ok();
+        columns.fields().iter().enumerate().filter(is_stored).fold(0, |set, (idx, _)| set | (1 << idx))
+    };
+    let parts = stored.into_iter().map(|batch| (filled(&batch), LogSnapshot::of_batch(batch)));
+    let parts = parts.collect();
+    Arc::new(EventSnapshot { kind, topic: lane.topic.clone(), partition: lane.partition, parts })
 }
 
 /// One bit for each column that holds anything: a value that is not null and, for strings, not empty.

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use legwork_operators::{Operator, operator_for};
+use legwork_operators::{Need, Operator, operator_for};
+use legwork_state::Head;
 use legwork_types::time::LaneClock;
 use legwork_types::{
-    EventBatch, Kind, LaneState, LaneStatus, Lookup, Reject, RejectReason, Table, TableSnapshot, Verdict, Verdicts,
+    BatchSnapshot, EventBatch, Kind, LaneId, LaneState, LaneStatus, Lookup, Reject, RejectReason, StateEntry,
+    StateError, Table, TableSnapshot, Verdict, Verdicts,
 };
 
+use crate::delivery::{Part, Taken};
 use crate::event_log::EventLog;
 use crate::guard::Guard;
 use crate::record_log::{RecordLog, Space};
@@ -53,10 +56,37 @@ pub(crate) struct Lane {
     events: Option<EventLog>,
     rejected: RecordLog,
     late: RecordLog,
+    space: Arc<Space>,
     accounting: Accounting,
     metrics: Option<LaneMetrics>,
     has_changed: bool,
 }
+
+impl Accounting {
+    /// In the order of a checkpoint's head.
+    fn to_counts(self) -> Vec<i64> {
+        let Accounting { n_read, n_accepted, n_late, n_rejected, n_duplicates, n_tombstones, n_reordered, n_misrouted } =
+            self;
+        vec![n_read, n_accepted, n_late, n_rejected, n_duplicates, n_tombstones, n_reordered, n_misrouted]
+    }
+
+    fn from_counts(counts: &[i64]) -> Accounting {
+        let count = |idx: usize| counts.get(idx).copied().unwrap_or(0);
+        Accounting {
+            n_read: count(0),
+            n_accepted: count(1),
+            n_late: count(2),
+            n_rejected: count(3),
+            n_duplicates: count(4),
+            n_tombstones: count(5),
+            n_reordered: count(6),
+            n_misrouted: count(7),
+        }
+    }
+}
+
+/// Reads cold state; waits for it.
+pub(crate) type ReadCold<'a> = &'a dyn Fn(Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>, String>;
 
 /// The metrics of a lane with their labels resolved once.
 struct LaneMetrics {
@@ -65,15 +95,21 @@ struct LaneMetrics {
     read: prometheus::IntCounter,
 }
 
+/// What a lane is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct LaneSpec {
+    pub(crate) kind: Kind,
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) past_us_max: Option<i64>,
+    pub(crate) config: Arc<LaneConfig>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) metrics: Option<PipelineMetrics>,
+}
+
 impl Lane {
-    pub(crate) fn new(
-        kind: Kind,
-        (topic, partition): (Arc<str>, i32),
-        past_us_max: Option<i64>,
-        config: Arc<LaneConfig>,
-        space: &Arc<Space>,
-        metrics: Option<PipelineMetrics>,
-    ) -> Lane {
+    pub(crate) fn new(spec: &LaneSpec) -> Lane {
+        let LaneSpec { kind, topic, partition, past_us_max, config, space, metrics } = spec.clone();
         let keeps_events = !kind.is_reference() && config.raw_events.keeps(kind);
         let metrics = metrics.map(|all| LaneMetrics {
             read: all.events_read.with_label_values(&[&*topic]),
@@ -88,6 +124,7 @@ impl Lane {
             events: keeps_events.then(|| EventLog::new(kind, topic.clone(), partition, space.clone())),
             rejected: RecordLog::new(Table::RejectedEvents.schema(), space.clone()),
             late: RecordLog::new(Table::LateEvents.schema(), space.clone()),
+            space,
             accounting: Accounting::default(),
             metrics,
             has_changed: false,
@@ -267,6 +304,103 @@ impl Lane {
     /// Newest guarded event time.
     pub(crate) fn newest_us(&self) -> Option<i64> {
         (self.clock.newest_us > i64::MIN).then_some(self.clock.newest_us)
+    }
+
+    pub(crate) fn id(&self) -> LaneId {
+        LaneId::new(self.topic.clone(), self.partition)
+    }
+
+    /// Takes up where a checkpoint left off.
+    pub(crate) fn restore(&mut self, head: &Head, hot: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        self.operator.restore(&mut hot.into_iter())?;
+        self.clock.newest_us = head.newest_us;
+        self.clock.revision = head.number + 1;
+        self.accounting = Accounting::from_counts(&head.counts);
+        Ok(())
+    }
+
+    /// Puts what came late in its place, with state that has left memory.
+    pub(crate) fn settle(&mut self, need: Need<'_>, read: ReadCold<'_>) -> Result<(), String> {
+        loop {
+            let wanted = self.operator.wanted(need, &self.clock);
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            let found = read(wanted.clone())?;
+            let cold = wanted.into_iter().zip(found).map(|(key, value)| StateEntry { key, value });
+            self.operator.supply(cold.collect()).map_err(|error| error.to_string())?;
+        }
+    }
+
+    /// Hands over everything since the checkpoint before, with the head of this one but for what only the caller knows. It is settled.
+    pub(crate) fn take(&mut self, head: Head) -> (Head, Taken) {
+        let number = self.clock.revision;
+        let mut taken = Taken { changes: self.operator.checkpoint(&self.clock), logs: Vec::new() };
+        for (table, log) in [(Table::RejectedEvents, &mut self.rejected), (Table::LateEvents, &mut self.late)] {
+            let log = std::mem::replace(log, RecordLog::new(table.schema(), self.space.clone()));
+            let snapshot = log.snapshot();
+            let batches = (0..snapshot.n_chunks()).map(|idx| rows::versions(table, &snapshot.chunk(idx, None), number));
+            let batches: Vec<RecordBatch> = batches.collect();
+            let shown = Arc::new(BatchSnapshot::new(table.version_schema(), batches.clone()));
+            taken.logs.push((table.name().to_owned(), batches, Part { number, rows: shown }));
+        }
+        if let Some(log) = &mut self.events {
+            let empty = EventLog::new(self.kind, self.topic.clone(), self.partition, self.space.clone());
+            let log = std::mem::replace(log, empty);
+            taken.logs.push((self.kind.table().to_owned(), log.stored(), Part { number, rows: log.snapshot() }));
+        }
+        let head = Head { number, newest_us: self.clock.newest_us, counts: self.accounting.to_counts(), ..head };
+        self.clock.revision += 1;
+        self.has_changed = false;
+        (head, taken)
+    }
+
+    /// Rows of a table since the last checkpoint. It is settled.
+    pub(crate) fn fresh(&mut self, table: &str) -> Option<(u32, Vec<RecordBatch>)> {
+        let number = self.clock.revision;
+        let log = |table: Table, log: &RecordLog| -> Vec<RecordBatch> {
+            let snapshot = log.snapshot();
+            (0..snapshot.n_chunks()).map(|idx| rows::versions(table, &snapshot.chunk(idx, None), number)).collect()
+        };
+        let batches = match Table::by_name(table) {
+            Some(Table::RejectedEvents) => log(Table::RejectedEvents, &self.rejected),
+            Some(Table::LateEvents) => log(Table::LateEvents, &self.late),
+            Some(table) => self.operator.fresh(table, &self.clock).into_iter().collect(),
+            None => {
+                let log = self.events.as_ref().filter(|_| table == self.kind.table())?;
+                let snapshot = log.snapshot();
+                (0..snapshot.n_chunks()).map(|idx| snapshot.chunk(idx, None)).collect()
+            }
+        };
+        (!batches.is_empty()).then_some((number, batches))
+    }
+
+    /// A checkpoint, and all before it, are durable.
+    pub(crate) fn committed(&mut self, number: u32, took_s: f64) {
+        self.operator.committed(number);
+        if let Some(metrics) = &self.metrics {
+            metrics.all.checkpoint_duration.observe(took_s);
+            metrics.all.checkpoint_last_success.set(crate::stream_lane::wall_clock_us() as f64 * 1e-6);
+        }
+    }
+
+    /// Rows in its logs since the last checkpoint.
+    pub(crate) fn n_log_rows(&self) -> usize {
+        self.events.as_ref().map_or(0, EventLog::n_rows) + self.rejected.n_rows() + self.late.n_rows()
+    }
+
+    /// Shows how many rows wait for the lake.
+    pub(crate) fn report_waiting_rows(&self, n_rows: usize) {
+        let Some(metrics) = &self.metrics else { return };
+        let lane = [&*self.topic, metrics.partition.as_str()];
+        metrics.all.lake_waiting_rows.with_label_values(&lane).set(n_rows as i64);
+    }
+
+    /// Notes how long a checkpoint kept the lane from reading.
+    pub(crate) fn report_pause(&self, pause_s: f64) {
+        if let Some(metrics) = &self.metrics {
+            metrics.all.checkpoint_pause.observe(pause_s);
+        }
     }
 
     /// What a table holds now; none for a table that it does not fill.

@@ -5,8 +5,10 @@
 //! what the events mean.
 
 mod bounded;
+mod committer;
 mod config;
 mod delay;
+mod delivery;
 mod event_log;
 mod guard;
 mod lane;
@@ -15,14 +17,20 @@ mod pipeline;
 mod record_log;
 mod reference;
 mod rows;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod simulation;
 mod source;
 mod stream_lane;
 mod worker;
 
 pub use bounded::{FileProgress, run_files};
 pub use config::{DeadLetterSink, LaneConfig, PartitionOf, RawEvents, SpillConfig, TopicConfig};
+pub use delivery::{Delivery, DeliveryOptions, LakeRows, LakeSink, Landed};
 pub use event_log::event_table_schema;
 pub use metrics::PipelineMetrics;
 pub use pipeline::{Pipeline, PipelineHealth};
 pub use reference::{ReferenceDir, ReferenceError, ReferenceTables};
-pub use source::{BatchLimit, LogSource, PartitionReader, ReadOutcome, SourceEvent};
+pub use source::{
+    BatchLimit, ClaimPartition, LogSource, PartitionFacts, PartitionReader, ReadOutcome, SourceEvent, StartAt,
+};

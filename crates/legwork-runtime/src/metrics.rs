@@ -20,6 +20,12 @@ pub struct PipelineMetrics {
     pub(crate) fetch_queue_bytes: IntGaugeVec,
     pub(crate) state_bytes: IntGaugeVec,
     pub(crate) visible_delay: DelayHistogram,
+    pub(crate) checkpoint_duration: prometheus::Histogram,
+    pub(crate) checkpoint_last_success: prometheus::Gauge,
+    pub(crate) checkpoint_pause: prometheus::Histogram,
+    pub(crate) lake_commit_duration: prometheus::Histogram,
+    pub(crate) lake_last_success: prometheus::Gauge,
+    pub(crate) lake_waiting_rows: IntGaugeVec,
 }
 
 impl PipelineMetrics {
@@ -30,6 +36,10 @@ impl PipelineMetrics {
         let counter = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
         let gauge = |name: &str, help: &str, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
         let float = |name: &str, help: &str, labels: &[&str]| prometheus::GaugeVec::new(Opts::new(name, help), labels);
+        let histogram = |name: &str, help: &str| {
+            let buckets = prometheus::exponential_buckets(0.001, 2.0, 16)?;
+            prometheus::Histogram::with_opts(prometheus::HistogramOpts::new(name, help).buckets(buckets))
+        };
         let lane = &["topic", "partition"];
         let metrics = PipelineMetrics {
             events_read: counter("legwork_events_read_total", "Messages read from a topic.", &["topic"])?,
@@ -71,8 +81,33 @@ impl PipelineMetrics {
                 "legwork_event_visible_delay_seconds",
                 "From an event's arrival until it is applied and visible.",
             )?,
+            checkpoint_duration: histogram(
+                "legwork_checkpoint_duration_seconds",
+                "From the beginning of a lane's checkpoint until it is durable.",
+            )?,
+            checkpoint_last_success: prometheus::Gauge::new(
+                "legwork_checkpoint_last_success_timestamp_seconds",
+                "When a checkpoint of any lane last became durable.",
+            )?,
+            checkpoint_pause: histogram(
+                "legwork_checkpoint_pause_seconds",
+                "How long a lane reads nothing while it takes up what a checkpoint is to hold.",
+            )?,
+            lake_commit_duration: histogram(
+                "legwork_lake_commit_duration_seconds",
+                "Writing the rows of all lanes into the lake.",
+            )?,
+            lake_last_success: prometheus::Gauge::new(
+                "legwork_lake_commit_last_success_timestamp_seconds",
+                "When the lake last took everything that waited.",
+            )?,
+            lake_waiting_rows: gauge(
+                "legwork_lake_waiting_rows",
+                "Rows of a lane that the lake does not hold yet.",
+                lane,
+            )?,
         };
-        let collectors: [Box<dyn Collector>; 12] = [
+        let collectors: [Box<dyn Collector>; 18] = [
             Box::new(metrics.events_read.clone()),
             Box::new(metrics.events_rejected.clone()),
             Box::new(metrics.events_late.clone()),
@@ -85,6 +120,12 @@ impl PipelineMetrics {
             Box::new(metrics.fetch_queue_bytes.clone()),
             Box::new(metrics.state_bytes.clone()),
             Box::new(metrics.visible_delay.clone()),
+            Box::new(metrics.checkpoint_duration.clone()),
+            Box::new(metrics.checkpoint_last_success.clone()),
+            Box::new(metrics.checkpoint_pause.clone()),
+            Box::new(metrics.lake_commit_duration.clone()),
+            Box::new(metrics.lake_last_success.clone()),
+            Box::new(metrics.lake_waiting_rows.clone()),
         ];
         for collector in collectors {
             registry.register(collector)?;
@@ -96,7 +137,7 @@ impl PipelineMetrics {
     pub(crate) fn forget_lane(&self, topic: &str, partition: i32) {
         let partition = partition.to_string();
         let labels = [topic, &partition];
-        for gauge in [&self.lane_lag, &self.fetch_queue_bytes, &self.state_bytes] {
+        for gauge in [&self.lane_lag, &self.fetch_queue_bytes, &self.state_bytes, &self.lake_waiting_rows] {
             // A lane that never reported has no series: nothing to forget.
             let _ = gauge.remove_label_values(&labels);
         }

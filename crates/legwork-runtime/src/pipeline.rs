@@ -9,20 +9,27 @@ use std::time::{Duration, Instant};
 
 use legwork_codec::Decoder;
 use legwork_types::{
-    BatchSnapshot, LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture, Table, TableSnapshot,
+    BatchSnapshot, FreshFuture, LaneId, LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture, Table,
+    TableSnapshot,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
-use crate::lane::Lane;
+use crate::committer;
+use crate::delivery::Delivery;
+use crate::lane::LaneSpec;
 use crate::record_log::Space;
 use crate::reference::ReferenceTables;
 use crate::stream_lane::StreamLane;
-use crate::worker::{Command, Done, Worker};
+use crate::worker::{Command, Done, Reply, Worker};
 use crate::{LaneConfig, LogSource, PartitionReader, PipelineMetrics, SourceEvent, TopicConfig, rows};
 
 /// How long one poll of the source waits.
 const POLL: Duration = Duration::from_millis(100);
+/// How long a clean end waits for the last checkpoints, for the lake, and for claims to be let go of.
+const FLUSH_MAX: Duration = Duration::from_millis(3_000);
+const COMMIT_MAX: Duration = Duration::from_millis(3_000);
+const RELEASE_MAX: Duration = Duration::from_millis(1_500);
 /// How often offsets are stored for monitoring.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
@@ -38,15 +45,15 @@ impl std::fmt::Debug for Pipeline {
     }
 }
 
-struct Shared {
+pub(crate) struct Shared {
     config: Arc<LaneConfig>,
     topics: HashMap<Arc<str>, TopicConfig>,
-    workers: Vec<Worker>,
+    pub(crate) workers: Vec<Worker>,
     space: Arc<Space>,
-    metrics: PipelineMetrics,
+    pub(crate) metrics: PipelineMetrics,
     health: Mutex<Health>,
     reference: RwLock<ReferenceTables>,
-    is_stopping: AtomicBool,
+    pub(crate) is_stopping: AtomicBool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,6 +100,10 @@ impl Pipeline {
             reference: RwLock::default(),
             is_stopping: AtomicBool::new(false),
         });
+        if let Some(delivery) = &shared.config.delivery {
+            let committing = committer::run(shared.clone(), delivery.clone());
+            delivery.runtime.spawn(committing);
+        }
         let control = Control { shared: shared.clone(), source };
         let control = thread::Builder::new().name("source".to_owned()).spawn(move || control.run())?;
         Ok(Pipeline { shared, control: Some(control) })
@@ -147,6 +158,21 @@ impl Drop for Pipeline {
 }
 
 impl Shared {
+    /// A hop does not answer.
+    pub(crate) fn trouble(&self, hop: &str, message: &str) {
+        let before = self.health.lock().troubles.insert(hop.to_owned(), message.to_owned());
+        if before.as_deref() != Some(message) {
+            tracing::warn!(hop, "{message}");
+        }
+    }
+
+    /// A hop that may have had trouble answers.
+    pub(crate) fn recovered(&self, hop: &str) {
+        if self.health.lock().troubles.remove(hop).is_some() {
+            tracing::info!(hop, "answers again");
+        }
+    }
+
     fn health(&self) -> PipelineHealth {
         let health = self.health.lock().clone();
         let mut lanes = Vec::new();
@@ -168,16 +194,17 @@ impl Shared {
             return;
         };
         let worker = self.worker(reader.partition());
-        let lane = Lane::new(
-            topic.kind,
-            (topic.name.clone(), reader.partition()),
-            topic.past_max_us,
-            self.config.clone(),
-            &self.space,
-            Some(self.metrics.clone()),
-        );
+        let spec = LaneSpec {
+            kind: topic.kind,
+            topic: topic.name.clone(),
+            partition: reader.partition(),
+            past_us_max: topic.past_max_us,
+            config: self.config.clone(),
+            space: self.space.clone(),
+            metrics: Some(self.metrics.clone()),
+        };
         let decoder = Decoder::new(topic.kind, topic.format.clone(), self.config.message_bytes_max);
-        let lane = StreamLane::new(lane, reader, (decoder, &topic.format), self.config.clone(), worker.waker());
+        let lane = StreamLane::new(spec, reader, (decoder, &topic.format), self.config.clone(), worker.waker());
         if worker.send(Command::Add(Box::new(lane))) {
             self.health.lock().n_lanes += 1;
         }
@@ -202,11 +229,45 @@ impl Control {
                 self.commit();
             }
         }
+        if let Some(delivery) = self.shared.config.delivery.clone() {
+            self.deliver_last(&delivery);
+        }
         for worker in &self.shared.workers {
             worker.stop();
         }
         self.commit();
         self.source.close();
+    }
+
+    /// Makes everything durable, brings it into the lake, open rows too, and lets the claims go; each as far as there is time.
+    fn deliver_last(&mut self, delivery: &Delivery) {
+        if !self.wait_for(FLUSH_MAX, |_, done| Command::Flush(done)) {
+            tracing::warn!("the last checkpoints are not known to be durable; the next start finds out");
+        }
+        let committed = tokio::time::timeout(COMMIT_MAX, committer::round(&self.shared, delivery, true));
+        if delivery.runtime.block_on(committed).is_err() {
+            tracing::warn!("the lake did not take the last rows in time; it does after the next start");
+        }
+        self.commit();
+        let all = |worker: &Worker, done| {
+            let partitions =
+                worker.progress.lock().statuses.iter().map(|lane| (lane.topic.clone(), lane.partition)).collect();
+            Command::Drop { partitions, is_lost: false, done }
+        };
+        self.wait_for(RELEASE_MAX, all);
+    }
+
+    /// Gives every worker a command and waits until all guards are dropped. *Returns* whether that happened in time.
+    fn wait_for(&self, max: Duration, command: impl Fn(&Worker, Arc<Done>) -> Command) -> bool {
+        let (send, ended) = std::sync::mpsc::sync_channel(1);
+        let done = Done::new(Box::new(move || {
+            let _nobody_waits = send.try_send(());
+        }));
+        for worker in &self.shared.workers {
+            worker.send(command(worker, done.clone()));
+        }
+        drop(done);
+        ended.recv_timeout(max).is_ok()
     }
 
     fn handle(&mut self, event: SourceEvent) {
@@ -217,24 +278,22 @@ impl Control {
                     self.shared.add(reader);
                 }
             }
-            SourceEvent::Revoked { partitions, done } => {
+            SourceEvent::Revoked { partitions, lost, done } => {
                 tracing::info!(n_partitions = partitions.len(), "partitions revoked");
                 let n_lanes = &mut self.shared.health.lock().n_lanes;
                 *n_lanes = n_lanes.saturating_sub(partitions.len());
                 let done = Done::new(done);
+                if let Some(delivery) = &self.shared.config.delivery {
+                    for (topic, partition) in &partitions {
+                        drop(delivery.take_claimed(&LaneId::new(topic.clone(), *partition)));
+                    }
+                }
                 for worker in &self.shared.workers {
-                    worker.send(Command::Drop(partitions.clone(), done.clone()));
+                    worker.send(Command::Drop { partitions: partitions.clone(), is_lost: lost, done: done.clone() });
                 }
             }
-            SourceEvent::Trouble { hop, message } => {
-                tracing::warn!(%hop, "{message}");
-                self.shared.health.lock().troubles.insert(hop, message);
-            }
-            SourceEvent::Recovered { hop } => {
-                if self.shared.health.lock().troubles.remove(&hop).is_some() {
-                    tracing::info!(%hop, "answers again");
-                }
-            }
+            SourceEvent::Trouble { hop, message } => self.shared.trouble(&hop, &message),
+            SourceEvent::Recovered { hop } => self.shared.recovered(&hop),
             SourceEvent::Fatal { message } => {
                 tracing::error!("{message}");
                 self.shared.health.lock().fatal = Some(message);
@@ -271,7 +330,7 @@ impl PipelineTables {
     /// Asks every worker and waits for all answers.
     fn ask<T: Send + 'static>(
         &self,
-        command: &dyn Fn(oneshot::Sender<Vec<T>>) -> Command,
+        command: &dyn Fn(Reply<T>) -> Command,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<T>, LiveError>> + Send>> {
         let replies: Vec<_> = self
             .shared
@@ -286,7 +345,7 @@ impl PipelineTables {
             let mut answers = Vec::new();
             for reply in replies {
                 let reply = reply.ok_or(LiveError::ShuttingDown)?;
-                answers.extend(reply.await.map_err(|_| LiveError::ShuttingDown)?);
+                answers.extend(reply.await.map_err(|_| LiveError::ShuttingDown)??);
             }
             Ok(answers)
         })
@@ -307,6 +366,10 @@ impl LiveTables for PipelineTables {
             });
         }
         self.ask(&|reply| Command::Snapshot(table.to_owned(), reply))
+    }
+
+    fn fresh(&self, table: &str) -> FreshFuture {
+        self.ask(&|reply| Command::Fresh(table.to_owned(), reply))
     }
 
     fn lookup(&self, lookup: Lookup) -> SnapshotFuture {

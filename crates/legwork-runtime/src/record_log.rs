@@ -218,6 +218,13 @@ pub(crate) struct LogSnapshot {
     chunks: Vec<Chunk>,
 }
 
+impl LogSnapshot {
+    /// Of one batch.
+    pub(crate) fn of_batch(batch: RecordBatch) -> LogSnapshot {
+        LogSnapshot { schema: batch.schema(), n_rows: batch.num_rows(), chunks: vec![Chunk::Memory(batch)] }
+    }
+}
+
 fn read_batch(path: &Path, batch_idx: usize) -> Result<RecordBatch, arrow::error::ArrowError> {
     let mut reader = FileReader::try_new(File::open(path)?, None)?;
     reader.set_index(batch_idx)?;

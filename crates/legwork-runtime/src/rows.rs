@@ -54,6 +54,15 @@ pub(crate) fn rejected_events(topic: &str, partition: i32, rejects: &[Reject]) -
     )
 }
 
+/// Rows that are written once as versions of themselves.
+pub(crate) fn versions(table: Table, rows: &RecordBatch, number: u32) -> RecordBatch {
+    let n_rows = rows.num_rows();
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(Int64Array::from(vec![i64::from(number); n_rows])));
+    columns.push(Arc::new(BooleanArray::from(vec![false; n_rows])));
+    RecordBatch::try_new(table.version_schema(), columns).expect("a log's table has no revision of its own")
+}
+
 /// Each row of a batch as one line of JSON.
 pub(crate) fn json_lines(columns: &RecordBatch) -> Vec<String> {
     let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+mod delivered;
+
 use legwork_codec::{Blocked, Decoded, Decoder, Format};
 use legwork_types::{EventBatch, LaneState, LaneStatus, MessageBatch};
 
-use crate::lane::{Lane, Origin, Tombstone};
+use crate::lane::{Lane, LaneSpec, Origin, Tombstone};
 use crate::{BatchLimit, LaneConfig, PartitionReader, ReadOutcome};
+use delivered::Claim;
 
 /// A batch is big enough to pay for what is done once a batch, and small enough that a reader of tables never waits long.
 const LIMIT: BatchLimit = BatchLimit { n_messages_max: 32_768, n_bytes_max: 4 << 20 };
@@ -25,6 +28,9 @@ const STATE_BYTES_EVERY: Duration = Duration::from_secs(15);
 
 pub(crate) struct StreamLane {
     pub(crate) lane: Lane,
+    spec: LaneSpec,
+    claim: Claim,
+    wake: Arc<dyn Fn() + Send + Sync>,
     reader: Box<dyn PartitionReader>,
     decoder: Decoder,
     config: Arc<LaneConfig>,
@@ -49,7 +55,7 @@ pub(crate) struct StreamLane {
 
 impl StreamLane {
     pub(crate) fn new(
-        lane: Lane,
+        spec: LaneSpec,
         mut reader: Box<dyn PartitionReader>,
         (decoder, format): (Decoder, &Format),
         config: Arc<LaneConfig>,
@@ -58,15 +64,19 @@ impl StreamLane {
         let is_answered = Arc::new(AtomicBool::new(false));
         let on_answer = on_answer(format, is_answered.clone(), wake.clone());
         let is_ready = Arc::new(AtomicBool::new(true));
-        let flag = is_ready.clone();
+        let (flag, wake_up) = (is_ready.clone(), wake.clone());
         reader.on_ready(Arc::new(move || {
             flag.store(true, Ordering::Release);
-            wake();
+            wake_up();
         }));
         let now = Instant::now();
-        StreamLane {
+        let lane = Lane::new(&spec);
+        let mut stream_lane = StreamLane {
             batch: MessageBatch::new(lane.topic.clone(), lane.partition),
             lane,
+            claim: Claim::Unneeded,
+            spec,
+            wake,
             reader,
             decoder,
             config,
@@ -83,7 +93,9 @@ impl StreamLane {
             last_state_bytes: now,
             last_revision: now,
             retry_at: None,
-        }
+        };
+        stream_lane.claim();
+        stream_lane
     }
 
     /// Processes one batch, if there is one. *Returns* whether there may be more at once.
@@ -97,11 +109,12 @@ impl StreamLane {
                 self.lane.report_state_bytes();
             }
         }
-        if now.duration_since(self.last_revision) >= self.config.revision_every {
+        if matches!(self.claim, Claim::Unneeded) && now.duration_since(self.last_revision) >= self.config.revision_every
+        {
             self.last_revision = now;
             self.lane.advance_revision();
         }
-        if self.state == LaneState::Halted {
+        if !self.tend(now) || self.state == LaneState::Halted {
             return false;
         }
         if self.n_done == self.batch.len() {
@@ -209,7 +222,8 @@ impl StreamLane {
     /// A row of `pipeline_lanes`.
     pub(crate) fn status(&self) -> LaneStatus {
         let is_idle = self.state == LaneState::Running && self.last_message.elapsed() >= self.config.lane_idle_after;
-        self.lane.status(self.state, &self.detail, self.next_offset, self.reader.end_offset(), is_idle)
+        let status = self.lane.status(self.state, &self.detail, self.next_offset, self.reader.end_offset(), is_idle);
+        LaneStatus { checkpoint_seq: self.checkpoint_seq(), ..status }
     }
 
     /// Offset of the next message, once one was read.

@@ -6,10 +6,11 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use legwork_types::{LaneStatus, Lookup, TableSnapshot};
+use legwork_types::{FreshRows, LaneId, LaneStatus, LiveError, Lookup, TableSnapshot};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::delivery::{Covered, LanePending};
 use crate::stream_lane::StreamLane;
 
 /// A worker without work looks around after this, woken or not.
@@ -18,13 +19,31 @@ const PARKED_MAX: Duration = Duration::from_millis(50);
 /// Something a worker is asked to do.
 pub(crate) enum Command {
     Add(Box<StreamLane>),
-    /// Lets go of these partitions; the guard is dropped when that has happened.
-    Drop(Vec<(Arc<str>, i32)>, Arc<Done>),
-    Snapshot(String, oneshot::Sender<Vec<Arc<dyn TableSnapshot>>>),
-    Lookup(Lookup, oneshot::Sender<Vec<RecordBatch>>),
-    Statuses(oneshot::Sender<Vec<LaneStatus>>),
+    /// Lets go of these partitions, after a last checkpoint unless they are lost already; the guard is dropped when that has happened.
+    Drop {
+        partitions: Vec<(Arc<str>, i32)>,
+        is_lost: bool,
+        done: Arc<Done>,
+    },
+    Snapshot(String, Reply<Arc<dyn TableSnapshot>>),
+    Fresh(String, Reply<FreshRows>),
+    Lookup(Lookup, Reply<RecordBatch>),
+    Statuses(Reply<LaneStatus>),
+    /// Asks for what waits for the lake, open rows included or not.
+    Pending {
+        with_open: bool,
+        reply: Reply<LanePending>,
+    },
+    /// Tells lanes what the lake has taken.
+    Covered(Vec<(LaneId, Covered)>),
+    /// Makes everything durable; the guard is dropped when it is.
+    Flush(Arc<Done>),
+    /// Stops, after all lanes have let go.
     Stop,
 }
+
+/// Where answers of all lanes of a worker go.
+pub(crate) type Reply<T> = oneshot::Sender<Result<Vec<T>, LiveError>>;
 
 /// Runs a closure when its last holder lets go of it.
 pub(crate) struct Done(Mutex<Option<Box<dyn FnOnce() + Send>>>);
@@ -55,6 +74,8 @@ pub(crate) struct Progress {
     pub(crate) next_offsets: HashMap<(Arc<str>, i32), i64>,
     pub(crate) newest_us: Option<i64>,
     pub(crate) statuses: Vec<LaneStatus>,
+    /// A lane has so much for the lake that it should not be left waiting.
+    pub(crate) is_heavy: bool,
 }
 
 /// A running worker.
@@ -73,6 +94,7 @@ impl Worker {
             mailbox: mailbox.clone(),
             progress: progress.clone(),
             lanes: Vec::new(),
+            flushing: Vec::new(),
             next_report: Instant::now(),
         };
         let handle = thread::Builder::new().name(name).spawn(move || run.run())?;
@@ -113,6 +135,8 @@ struct Run {
     mailbox: Arc<Mutex<Mailbox>>,
     progress: Arc<Mutex<Progress>>,
     lanes: Vec<StreamLane>,
+    /// Whoever waits for everything to be durable.
+    flushing: Vec<Arc<Done>>,
     next_report: Instant,
 }
 
@@ -125,7 +149,17 @@ impl Run {
             }
             let now = Instant::now();
             let mut has_more = false;
+            if !self.flushing.is_empty() {
+                let are_done = self.lanes.iter_mut().map(|lane| lane.flush(now)).collect::<Vec<_>>();
+                if are_done.into_iter().all(|is_done| is_done) {
+                    self.flushing.clear();
+                }
+            }
             for lane in &mut self.lanes {
+                // While everything is to become durable nothing more is read.
+                if !self.flushing.is_empty() {
+                    break;
+                }
                 has_more |= lane.step(now);
                 if !self.mailbox.lock().commands.is_empty() {
                     has_more = true;
@@ -155,36 +189,66 @@ impl Run {
     /// *Returns* false when the worker is to stop.
     fn obey(&mut self, commands: Vec<Command>) -> bool {
         // Questions for the same table that came together get the same snapshot.
-        let mut taken: HashMap<String, Vec<Arc<dyn TableSnapshot>>> = HashMap::new();
+        let mut taken: HashMap<String, Result<Vec<Arc<dyn TableSnapshot>>, LiveError>> = HashMap::new();
         for command in commands {
+            // Whoever asked may have gone meanwhile: a reply that nobody takes is dropped.
             match command {
-                Command::Add(lane) => self.lanes.push(*lane),
-                Command::Drop(partitions, done) => {
-                    self.lanes.retain(|lane| {
-                        !partitions
+                Command::Add(lane) => {
+                    let (topic, partition) = (lane.lane.topic.clone(), lane.lane.partition);
+                    // A partition that comes anew replaces what is left of it.
+                    self.lanes.retain(|old| old.lane.topic != topic || old.lane.partition != partition);
+                    self.lanes.push(*lane);
+                }
+                Command::Drop { partitions, is_lost, done } => {
+                    let is_gone = |lane: &StreamLane| {
+                        partitions
                             .iter()
                             .any(|(topic, partition)| *topic == lane.lane.topic && *partition == lane.lane.partition)
-                    });
+                    };
+                    let (gone, kept) = std::mem::take(&mut self.lanes).into_iter().partition(is_gone);
+                    self.lanes = kept;
+                    close(gone, is_lost, &done);
                     self.next_report = Instant::now();
-                    drop(done);
                 }
                 Command::Snapshot(table, reply) => {
                     let snapshots = taken.entry(table.clone()).or_insert_with(|| {
-                        self.lanes.iter_mut().filter_map(|lane| lane.lane.snapshot(&table)).collect()
+                        self.lanes.iter_mut().filter_map(|lane| lane.snapshot(&table).transpose()).collect()
                     });
-                    // Whoever asked may have gone meanwhile.
                     let _ = reply.send(snapshots.clone());
                 }
+                Command::Fresh(table, reply) => {
+                    let _ =
+                        reply.send(self.lanes.iter_mut().filter_map(|lane| lane.fresh(&table).transpose()).collect());
+                }
                 Command::Lookup(lookup, reply) => {
-                    let _ = reply.send(self.lanes.iter_mut().filter_map(|lane| lane.lane.lookup(&lookup)).collect());
+                    let answers = self.lanes.iter_mut().filter_map(|lane| lane.lookup(&lookup).transpose());
+                    let _ = reply.send(answers.collect());
                 }
                 Command::Statuses(reply) => {
-                    let _ = reply.send(self.lanes.iter().map(StreamLane::status).collect());
+                    let _ = reply.send(Ok(self.lanes.iter().map(StreamLane::status).collect()));
                 }
-                Command::Stop => return false,
+                Command::Pending { with_open, reply } => {
+                    let _ = reply.send(Ok(self.lanes.iter().filter_map(|lane| lane.pending(with_open)).collect()));
+                }
+                Command::Covered(covered) => self.cover(covered),
+                Command::Flush(done) => self.flushing.push(done),
+                Command::Stop => {
+                    close(std::mem::take(&mut self.lanes), false, &Done::new(Box::new(|| {})));
+                    return false;
+                }
             }
         }
         true
+    }
+
+    fn cover(&mut self, covered: Vec<(LaneId, Covered)>) {
+        let now = Instant::now();
+        for (id, covered) in covered {
+            let is_it = |lane: &&mut StreamLane| lane.lane.topic == id.topic && lane.lane.partition == id.partition;
+            if let Some(lane) = self.lanes.iter_mut().find(is_it) {
+                lane.cover(covered, now);
+            }
+        }
     }
 
     fn report(&mut self, now: Instant) {
@@ -196,9 +260,25 @@ impl Run {
         progress.next_offsets = self
             .lanes
             .iter()
-            .filter_map(|lane| Some(((lane.lane.topic.clone(), lane.lane.partition), lane.next_offset()?)))
+            .filter_map(|lane| Some(((lane.lane.topic.clone(), lane.lane.partition), lane.durable_offset()?)))
             .collect();
+        progress.is_heavy = self.lanes.iter().any(StreamLane::is_heavy);
         progress.newest_us = self.lanes.iter().filter_map(|lane| lane.lane.newest_us()).max();
         progress.statuses = self.lanes.iter().map(StreamLane::status).collect();
+    }
+}
+
+/// Lets lanes go; `done` is held until their last checkpoints are durable and their claims are let go of.
+fn close(lanes: Vec<StreamLane>, is_lost: bool, done: &Arc<Done>) {
+    for lane in lanes {
+        let (id, runtime) = (lane.lane.id(), lane.runtime());
+        let (Some(closing), Some(runtime)) = (lane.close(is_lost, Instant::now()), runtime) else { continue };
+        let done = done.clone();
+        runtime.spawn(async move {
+            if let Err(error) = closing.await {
+                tracing::warn!(lane = %id, %error, "the lane's last checkpoint is not known to be durable; its next owner finds out");
+            }
+            drop(done);
+        });
     }
 }

@@ -33,6 +33,12 @@ pub enum LiveError {
         /// Its name.
         table: String,
     },
+    /// State that the answer needs cannot be read.
+    #[error("the live rows cannot be had now: {detail}")]
+    Unavailable {
+        /// Why.
+        detail: String,
+    },
     /// The pipeline has ended.
     #[error("the pipeline is shutting down")]
     ShuttingDown,

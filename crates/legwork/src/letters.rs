@@ -6,9 +6,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use futures::future::BoxFuture;
 use legwork_kafka::DeadLetters;
 use legwork_runtime::DeadLetterSink;
 use legwork_types::Reject;
+use tokio::sync::oneshot;
 
 /// Batches that wait for the thread.
 const QUEUE_MAX: usize = 256;
@@ -20,7 +22,13 @@ const TRY_MAX: Duration = Duration::from_secs(30);
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 enum Message {
-    Batch { topic: String, partition: i32, rejects: Vec<Reject> },
+    Batch {
+        topic: String,
+        partition: i32,
+        rejects: Vec<Reject>,
+    },
+    /// Answered once all batches before it were acknowledged, or given up.
+    Flush(oneshot::Sender<()>),
     Stop,
 }
 
@@ -59,26 +67,36 @@ impl Letters {
 }
 
 fn run(letters: &DeadLetters, messages: &Receiver<Message>) {
-    while let Ok(Message::Batch { topic, partition, rejects }) = messages.recv() {
-        let deadline = Instant::now() + TRY_MAX;
-        let mut left = rejects.as_slice();
-        while let Err(error) = letters.send(&topic, partition, left) {
-            left = &left[error.n_sent()..];
-            if Instant::now() >= deadline {
-                tracing::warn!(
-                    topic,
-                    partition,
-                    n_left = left.len(),
-                    "dead letters are in rejected_events only: {error}"
-                );
-                break;
+    loop {
+        match messages.recv() {
+            Ok(Message::Batch { topic, partition, rejects }) => send(letters, &topic, partition, &rejects),
+            Ok(Message::Flush(done)) => {
+                let n_left = letters.flush(TRY_MAX);
+                if n_left > 0 {
+                    tracing::warn!(n_left, "dead letters were not acknowledged; they are in rejected_events");
+                }
+                // Whoever waited may have gone.
+                let _ = done.send(());
             }
-            thread::sleep(Duration::from_millis(500));
+            Ok(Message::Stop) | Err(_) => break,
         }
     }
     let n_left = letters.flush(FLUSH_MAX);
     if n_left > 0 {
         tracing::warn!(n_left, "dead letters were not acknowledged; they are sent again after the next start");
+    }
+}
+
+fn send(letters: &DeadLetters, topic: &str, partition: i32, rejects: &[Reject]) {
+    let deadline = Instant::now() + TRY_MAX;
+    let mut left = rejects;
+    while let Err(error) = letters.send(topic, partition, left) {
+        left = &left[error.n_sent()..];
+        if Instant::now() >= deadline {
+            tracing::warn!(topic, partition, n_left = left.len(), "dead letters are in rejected_events only: {error}");
+            return;
+        }
+        thread::sleep(Duration::from_millis(500));
     }
 }
 
@@ -104,5 +122,19 @@ impl DeadLetterSink for Sink {
                 }
             }
         }
+    }
+
+    fn flushed(&self) -> BoxFuture<'static, ()> {
+        let queue = self.0.clone();
+        Box::pin(async move {
+            let (done, is_done) = oneshot::channel();
+            let mut message = Message::Flush(done);
+            while let Err(TrySendError::Full(back)) = queue.try_send(message) {
+                message = back;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            // A thread that has ended acknowledges nothing more.
+            let _ = is_done.await;
+        })
     }
 }

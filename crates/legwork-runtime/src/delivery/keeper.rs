@@ -1,0 +1,200 @@
+//! Keeps one lane: its claim, its newest checkpoint, what waits for the lake.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use futures::future::BoxFuture;
+use legwork_state::{Checkpoint, Head, LaneStore, StoreError};
+use legwork_types::{Changes, LaneId};
+use tokio::sync::oneshot;
+
+use super::pending::to_ipc;
+use super::{Delivery, Part, Pending};
+
+/// What a lane hands over at a checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) changes: Changes,
+    /// Rows of its logs: table, as they are stored, as they are shown.
+    pub(crate) logs: Vec<(String, Vec<RecordBatch>, Part)>,
+}
+
+/// A checkpoint on its way.
+struct InFlight {
+    head: Head,
+    since: Instant,
+    outcome: oneshot::Receiver<Result<(), StoreError>>,
+}
+
+/// A checkpoint that has become durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Durable {
+    pub(crate) number: u32,
+    /// From its beginning until it was known to be durable.
+    pub(crate) took: Duration,
+}
+
+pub(crate) struct Keeper {
+    pub(crate) lane: LaneId,
+    delivery: Arc<Delivery>,
+    store: Arc<dyn LaneStore>,
+    /// Of the newest durable checkpoint.
+    head: Head,
+    in_flight: Option<InFlight>,
+    pub(crate) pending: Pending,
+    /// The lake holds everything through this number but what is carried; the store is told with the next checkpoint.
+    settled: Option<u32>,
+    last: Instant,
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        lane: LaneId,
+        delivery: Arc<Delivery>,
+        store: Arc<dyn LaneStore>,
+        head: Head,
+        pending: Pending,
+        now: Instant,
+    ) -> Keeper {
+        Keeper { lane, delivery, store, head, in_flight: None, pending, settled: None, last: now }
+    }
+
+    /// Head of the newest durable checkpoint.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn LaneStore> {
+        &self.store
+    }
+
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Whether it is time for a checkpoint of a lane that is to read this offset next.
+    pub(crate) fn is_due(&self, now: Instant, next_offset: i64) -> bool {
+        self.in_flight.is_none()
+            && now.duration_since(self.last) >= self.delivery.checkpoint_every
+            && self.has_news(next_offset)
+    }
+
+    /// Whether there is anything that the newest durable checkpoint lacks.
+    pub(crate) fn has_news(&self, next_offset: i64) -> bool {
+        next_offset != self.head.next_offset || self.settled.is_some()
+    }
+
+    /// Whether so many rows have come since the last checkpoint that the next one should not be left waiting.
+    pub(crate) fn is_crowded(&self, n_rows: usize) -> bool {
+        n_rows > self.delivery.waiting_rows_max / 4
+    }
+
+    /// Whether reading should wait until the lake has taken some of the rows.
+    pub(crate) fn is_full(&self) -> bool {
+        self.pending.n_rows() > 2 * self.delivery.waiting_rows_max
+    }
+
+    /// Whether the lake should not be left waiting.
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.pending.n_rows() > self.delivery.waiting_rows_max
+    }
+
+    /// Starts making a checkpoint durable. `before` is waited for first; `wake` is called when the outcome is known.
+    pub(crate) fn begin(
+        &mut self,
+        head: Head,
+        taken: Taken,
+        before: BoxFuture<'static, ()>,
+        wake: Arc<dyn Fn() + Send + Sync>,
+        now: Instant,
+    ) {
+        debug_assert!(self.in_flight.is_none(), "one checkpoint at a time");
+        let number = head.number;
+        let Taken { changes, logs } = taken;
+        for (table, rows) in &changes.rows {
+            self.pending.add(table.name(), Part::of_batch(number, rows.clone()));
+        }
+        let mut rows: Vec<(String, Vec<RecordBatch>)> =
+            changes.rows.into_iter().map(|(table, rows)| (table.name().to_owned(), vec![rows])).collect();
+        for (table, stored, shown) in logs {
+            self.pending.add(&table, shown);
+            rows.push((table, stored));
+        }
+        let settled = self.settled.take();
+        let carried: Vec<(String, Vec<RecordBatch>)> = match settled {
+            Some(_) => self.pending.carried().map(|(name, part)| (name.to_owned(), part.batches().collect())).collect(),
+            None => Vec::new(),
+        };
+        let head = Head { lake_through: settled.unwrap_or(self.head.lake_through), ..head };
+        let checkpoint = Checkpoint {
+            head: head.clone(),
+            hot: changes.hot,
+            cold: changes.cold,
+            drop_rows_through: settled,
+            ..Checkpoint::default()
+        };
+        let (store, lane) = (self.store.clone(), self.lane.clone());
+        let (send, outcome) = oneshot::channel();
+        self.delivery.runtime.spawn(async move {
+            before.await;
+            let committed = match encoded(checkpoint, rows, carried) {
+                Ok(checkpoint) => store.commit(checkpoint).await,
+                Err(error) => Err(StoreError::Damaged { lane, detail: format!("rows cannot be written: {error}") }),
+            };
+            // The lane may have gone meanwhile.
+            let _ = send.send(committed);
+            wake();
+        });
+        self.in_flight = Some(InFlight { head, since: now, outcome });
+        self.last = now;
+    }
+
+    /// Whether the checkpoint on its way has become durable. *Errors:* the claim is dead.
+    pub(crate) fn poll(&mut self, now: Instant) -> Result<Option<Durable>, StoreError> {
+        let Some(in_flight) = &mut self.in_flight else { return Ok(None) };
+        let outcome = match in_flight.outcome.try_recv() {
+            Ok(outcome) => outcome,
+            Err(oneshot::error::TryRecvError::Empty) => return Ok(None),
+            Err(oneshot::error::TryRecvError::Closed) => {
+                let detail = "the task that wrote the checkpoint has ended".to_owned();
+                Err(StoreError::Unknown { lane: self.lane.clone(), detail })
+            }
+        };
+        let InFlight { head, since, .. } = self.in_flight.take().expect("it was there");
+        outcome?;
+        self.head = head;
+        Ok(Some(Durable { number: self.head.number, took: now.duration_since(since) }))
+    }
+
+    /// The lake holds everything of the tables told through this number.
+    pub(crate) fn settle(&mut self, through: u32) {
+        if through > self.head.lake_through {
+            self.settled = Some(through);
+        }
+    }
+
+    /// Waits for the checkpoint on its way, then lets the claim go in good order.
+    pub(crate) fn close(self) -> BoxFuture<'static, Result<(), StoreError>> {
+        Box::pin(async move {
+            if let Some(in_flight) = self.in_flight {
+                // A task that is gone has told nothing.
+                if let Ok(outcome) = in_flight.outcome.await {
+                    outcome?;
+                }
+            }
+            self.store.release().await
+        })
+    }
+}
+
+type Rows = Vec<(String, Vec<RecordBatch>)>;
+
+fn encoded(checkpoint: Checkpoint, rows: Rows, carried: Rows) -> Result<Checkpoint, arrow::error::ArrowError> {
+    let bytes = |rows: Rows| {
+        let rows = rows.into_iter().filter(|(_, batches)| batches.iter().any(|batch| batch.num_rows() > 0));
+        rows.map(|(table, batches)| Ok((table, to_ipc(&batches)?)))
+            .collect::<Result<Vec<_>, arrow::error::ArrowError>>()
+    };
+    Ok(Checkpoint { rows: bytes(rows)?, carried: bytes(carried)?, ..checkpoint })
+}

@@ -1,0 +1,155 @@
+//! Delivery: checkpoints into the lane's store, rows into the lake, each once.
+//!
+//! A checkpoint is the only commit point of a lane: it holds the offset, the state and the rows that the lake does not hold yet. The lake
+//! follows: every so often one commit a table for all lanes, each with the number of the newest checkpoint that it holds, so that
+//! repeating a commit changes nothing. What lives here: when and what. What does not: how stores and lakes do it.
+
+mod commit;
+mod keeper;
+mod pending;
+mod recover;
+mod versions;
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use legwork_operators::OperatorConfig;
+use legwork_state::StateStore;
+use legwork_types::{Kind, LaneId};
+use parking_lot::Mutex;
+
+use crate::{ClaimPartition, StartAt};
+
+pub(crate) use commit::{Covered, LanePending, Outcome, commit};
+pub(crate) use keeper::{Durable, Keeper, Taken};
+pub(crate) use pending::{Part, Pending};
+#[cfg(test)]
+pub(crate) use recover::lake_tables;
+pub(crate) use recover::{Recovered, Refused, recover, settings};
+#[cfg(test)]
+pub(crate) use versions::newest;
+
+/// How long the assignment of a partition waits for its claim.
+const CLAIM_MAX: Duration = Duration::from_secs(10);
+
+/// Rows of one lane for a table of the lake.
+#[derive(Clone, Debug)]
+pub struct LakeRows {
+    /// Lane.
+    pub lane: LaneId,
+    /// Newest checkpoint among the rows: the lane's transaction number from now on.
+    pub through: u32,
+    /// Versions, or events, *shape* as of the table, each batch with the number of the checkpoint that brings it: batches up to what the
+    /// table holds already are left out.
+    pub rows: Vec<(u32, RecordBatch)>,
+}
+
+/// What became of a lane's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landed {
+    /// The lake holds them since this commit.
+    Done,
+    /// It held that checkpoint before: a process that was believed dead was faster.
+    AlreadyThere,
+    /// It holds a newer checkpoint of the lane than there can be: somebody else writes with another store, or state was lost.
+    Ahead {
+        /// Number of that checkpoint.
+        at: u32,
+    },
+}
+
+/// The lake as lanes see it.
+#[async_trait]
+pub trait LakeSink: Send + Sync + Debug {
+    /// Commits rows of several lanes to a table at once, each lane's together with its transaction number, so that nothing is written
+    /// twice however often it is called and by whom.
+    ///
+    /// *Errors:* what is wrong and the way out; whether it happened is not known then, and it is tried again.
+    async fn commit(&self, table: &str, lanes: Vec<LakeRows>) -> Result<Vec<(LaneId, Landed)>, String>;
+
+    /// Newest checkpoint of each lane in a table; none for a table that does not exist.
+    ///
+    /// *Errors:* what is wrong and the way out.
+    async fn transactions(&self, table: &str) -> Result<Option<HashMap<LaneId, u32>>, String>;
+}
+
+/// Where a pipeline delivers to, and how often.
+#[derive(Clone, Debug)]
+pub struct DeliveryOptions {
+    /// Store of the lanes.
+    pub store: Arc<dyn StateStore>,
+    /// The lake.
+    pub lake: Arc<dyn LakeSink>,
+    /// How often a lane that changes makes a checkpoint.
+    pub checkpoint_every: Duration,
+    /// How often rows go into the lake.
+    pub commit_every: Duration,
+    /// How often open rows go into the lake, too.
+    pub open_rows_every: Duration,
+    /// With so many rows waiting in a lane, the lake is not left waiting for [`DeliveryOptions::commit_every`]; with twice as many the
+    /// lane reads no further.
+    pub waiting_rows_max: usize,
+    /// Runs what waits for stores.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// Delivery of one pipeline.
+#[derive(Debug)]
+pub struct Delivery {
+    options: DeliveryOptions,
+    /// Lanes claimed before their readers came.
+    claimed: Mutex<HashMap<LaneId, Recovered>>,
+}
+
+impl Delivery {
+    /// With these options.
+    pub fn new(options: DeliveryOptions) -> Arc<Delivery> {
+        Arc::new(Delivery { options, claimed: Mutex::default() })
+    }
+
+    /// What claims a partition while it is being assigned, so that nothing is fetched in vain. `kinds`: what the topics hold.
+    pub fn claim_partition(
+        self: &Arc<Self>,
+        kinds: HashMap<Arc<str>, Kind>,
+        operators: OperatorConfig,
+    ) -> ClaimPartition {
+        let delivery = self.clone();
+        Arc::new(move |facts| {
+            let Some(&kind) = kinds.get(&facts.topic).filter(|kind| !kind.is_reference()) else {
+                return StartAt::Default;
+            };
+            let lane = LaneId::new(facts.topic.clone(), facts.partition);
+            let settings = settings(kind, &operators);
+            let recovering = recover(&delivery, (&lane, kind), facts, &settings);
+            match delivery.runtime.block_on(tokio::time::timeout(CLAIM_MAX, recovering)) {
+                Ok(Ok(recovered)) => {
+                    let start =
+                        recovered.head.as_ref().map_or(StartAt::Default, |head| StartAt::Offset(head.next_offset));
+                    delivery.claimed.lock().insert(lane, recovered);
+                    start
+                }
+                Ok(Err(Refused::Halt(detail))) => StartAt::Halt(detail),
+                // The lane tries again by itself and says why it waits.
+                Ok(Err(Refused::Retry(_))) | Err(_) => StartAt::Default,
+            }
+        })
+    }
+
+    /// What was claimed for a lane before its reader came.
+    pub(crate) fn take_claimed(&self, lane: &LaneId) -> Option<Recovered> {
+        self.claimed.lock().remove(lane)
+    }
+}
+
+impl Deref for Delivery {
+    type Target = DeliveryOptions;
+
+    fn deref(&self) -> &DeliveryOptions {
+        &self.options
+    }
+}

@@ -1,0 +1,149 @@
+//! Store and lake, as the configuration names them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use legwork_lake::{ErrorKind, Lake, LakeConfig, LakeError, LakeTable, LaneCommit, LaneOutcome};
+use legwork_query::{History, HistoryError, LakeDay, PinnedTable};
+use legwork_runtime::{Delivery, DeliveryOptions, LakeRows, LakeSink, Landed, event_table_schema};
+use legwork_state::StateStore;
+use legwork_state::slate::{SlateConfig, SlateStore};
+use legwork_types::{Kind, LaneId, Table};
+
+use crate::config::{Config, ConfigError};
+
+/// The store's address that stands for none: state and tables live in memory and are rebuilt from the topics after a restart.
+pub(crate) const MEMORY: &str = "memory:";
+/// Rows of a lane that wait for the lake before it is not left waiting for `lake.commit_every`.
+const WAITING_ROWS_MAX: usize = 1_000_000;
+
+/// Where a service keeps what it must not lose.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) store: Arc<SlateStore>,
+    pub(crate) tables: Arc<LakeTables>,
+}
+
+impl Kept {
+    /// Opens store and lake. None where `store.url` is `memory:`.
+    ///
+    /// *Errors:* addresses that are wrong, folders that cannot be made, with the way out.
+    pub(crate) async fn open(config: &Config) -> Result<Option<Kept>> {
+        if config.store.url.trim_end_matches('/') == MEMORY {
+            return Ok(None);
+        }
+        let options = options(config);
+        let store = SlateConfig { options: options.clone(), ..SlateConfig::new(&config.store.url) };
+        let store = SlateStore::open(store).await.map_err(|error| {
+            ConfigError(format!(
+                "store.url {}: {error}; set it to a folder that this user may write, to s3://, gs:// or az://, or to memory: to keep nothing",
+                config.store.url
+            ))
+        })?;
+        let lake = LakeConfig { file_bytes_target: config.lake.file_bytes_target.0, ..LakeConfig::default() };
+        let url = lake_url(config);
+        let lake = Lake::open(&url, &options.into_iter().collect(), lake)
+            .map_err(|error| ConfigError(format!("lake.url {url}: {error}")))?;
+        Ok(Some(Kept { store: Arc::new(store), tables: Arc::new(LakeTables::new(lake)) }))
+    }
+
+    /// Delivery to them, as lanes do it.
+    pub(crate) fn delivery(&self, config: &Config) -> Arc<Delivery> {
+        let store: Arc<dyn StateStore> = self.store.clone();
+        Delivery::new(DeliveryOptions {
+            store,
+            lake: self.tables.clone(),
+            checkpoint_every: config.store.checkpoint_every.duration().max(Duration::from_millis(100)),
+            commit_every: config.lake.commit_every.duration().max(Duration::from_millis(100)),
+            open_rows_every: config.lake.open_rows_every.duration(),
+            waiting_rows_max: WAITING_ROWS_MAX,
+            runtime: tokio::runtime::Handle::current(),
+        })
+    }
+}
+
+/// Options of the object store, as text.
+fn options(config: &Config) -> BTreeMap<String, String> {
+    let text = |value: &toml::Value| match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    config.store.options.0.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+}
+
+/// Where the lake lies.
+pub(crate) fn lake_url(config: &Config) -> String {
+    config.lake.url.clone().unwrap_or_else(|| format!("{}/lake", config.store.url.trim_end_matches('/')))
+}
+
+/// The lake by the names of its tables.
+#[derive(Debug)]
+pub(crate) struct LakeTables {
+    lake: Lake,
+    tables: HashMap<String, LakeTable>,
+}
+
+impl LakeTables {
+    pub(crate) fn new(lake: Lake) -> LakeTables {
+        let versions = Table::ALL.iter().filter_map(|table| LakeTable::versions(*table));
+        let events = Kind::ALL.into_iter().filter(|kind| !kind.is_reference());
+        let events = events.map(|kind| LakeTable::events(kind, &event_table_schema(kind)));
+        LakeTables { lake, tables: versions.chain(events).map(|table| (table.name().to_owned(), table)).collect() }
+    }
+
+    fn table(&self, name: &str) -> Result<&LakeTable, String> {
+        self.tables.get(name).ok_or_else(|| format!("the lake has no table called {name}"))
+    }
+}
+
+#[async_trait]
+impl LakeSink for LakeTables {
+    async fn commit(&self, table: &str, lanes: Vec<LakeRows>) -> Result<Vec<(LaneId, Landed)>, String> {
+        let table = self.table(table)?;
+        let lanes = lanes.into_iter().map(|LakeRows { lane, through, rows }| LaneCommit { lane, through, rows });
+        let committed = self.lake.commit(table, lanes.collect()).await.map_err(|error| error.to_string())?;
+        let landed = |outcome| match outcome {
+            LaneOutcome::Done => Landed::Done,
+            LaneOutcome::AlreadyThere => Landed::AlreadyThere,
+            LaneOutcome::Ahead { at } => Landed::Ahead { at },
+        };
+        Ok(committed.lanes.into_iter().map(|(lane, outcome)| (lane, landed(outcome))).collect())
+    }
+
+    async fn transactions(&self, table: &str) -> Result<Option<HashMap<LaneId, u32>>, String> {
+        self.lake.transactions(self.table(table)?).await.map_err(|error| error.to_string())
+    }
+}
+
+impl History for LakeTables {
+    fn pin<'a>(&'a self, table: &'a str) -> BoxFuture<'a, Result<Option<PinnedTable>, HistoryError>> {
+        async move {
+            let Some(known) = self.tables.get(table) else { return Ok(None) };
+            let pinned = self.lake.pin(known).await.map_err(|error| history_error(table, &error))?;
+            Ok(pinned.map(|pinned| PinnedTable {
+                provider: pinned.provider,
+                version: pinned.version as i64,
+                through: pinned.transactions.as_ref().clone(),
+                days: pinned
+                    .days
+                    .iter()
+                    .map(|(day, files)| (*day, LakeDay { n_rows: files.n_rows, is_resolved: files.is_resolved }))
+                    .collect(),
+            }))
+        }
+        .boxed()
+    }
+}
+
+fn history_error(table: &str, error: &LakeError) -> HistoryError {
+    let (table, detail) = (table.to_owned(), error.to_string());
+    match error.kind() {
+        ErrorKind::Retry => HistoryError::Unavailable { table, detail },
+        _ => HistoryError::Refused { table, detail },
+    }
+}
