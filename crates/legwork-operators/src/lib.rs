@@ -5,6 +5,9 @@
 
 pub mod activity;
 mod build;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod checkpoints;
 pub mod deals;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
