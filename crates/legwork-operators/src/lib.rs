@@ -11,6 +11,9 @@ mod checkpoints;
 pub mod deals;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
+mod golden;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod measure;
 pub mod records;
 mod state;

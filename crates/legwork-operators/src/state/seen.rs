@@ -331,7 +331,10 @@ fn minute(time_us: i64) -> u32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -377,6 +380,83 @@ mod tests {
             }
             assert!(seen.contains(Mark::new("s", "49999"), |_| 0));
             assert!(step_us == 0 || !seen.contains(Mark::new("s", "0"), |_| 0));
+        }
+    }
+
+    /// Two memories, one of which is now and then written and read back into a new one.
+    struct Pair {
+        config: DedupConfig,
+        kept: Seen,
+        restarted: Seen,
+        store: BTreeMap<Vec<u8>, Vec<u8>>,
+    }
+
+    impl Pair {
+        fn checkpoint(&mut self) {
+            let entries = [&mut self.kept, &mut self.restarted].map(|seen| {
+                let mut saver = Saver::default();
+                seen.save(b'a', &mut saver);
+                saver.entries()
+            });
+            assert_eq!(entries[0], entries[1]);
+            for entry in entries.into_iter().next().unwrap() {
+                match entry.value {
+                    Some(value) => self.store.insert(entry.key, value),
+                    None => self.store.remove(&entry.key),
+                };
+            }
+        }
+
+        fn restart(&mut self, clocks_us: &[i64]) {
+            self.restarted = Seen::new(&self.config);
+            let mut entries = self.store.clone().into_iter();
+            let (mut loader, keys) = (Loader::new(&mut entries), Refs { section: b'b', n: clocks_us.len() });
+            self.restarted.load(b'a', &mut loader, keys, |key| clocks_us[key as usize]).unwrap();
+            loader.finish().unwrap();
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::testing::cases())]
+
+        /// Keys that fall silent, late events, horizons near and far, and a memory so small that the oldest must go.
+        #[test]
+        fn a_restart_changes_no_verdict(
+            seed in any::<u64>(), horizon in 0..3usize, step_us in 1_000_000..60_000_000i64, n_between in 1..900u64
+        ) {
+            let horizon_us = [HOUR_US, 48 * HOUR_US, i64::MAX][horizon];
+            let config = DedupConfig { horizon_us, memory_bytes_max: 1 };
+            let (kept, restarted) = (Seen::new(&config), Seen::new(&config));
+            let n_entries_max = kept.n_entries_max;
+            let mut pair = Pair { config, kept, restarted, store: BTreeMap::new() };
+            let mut clocks_us = [i64::MIN; 5];
+            let mut state = seed | 1;
+            let mut random = |n: u64| {
+                // Knuth's multiplier for linear congruential generators.
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % n
+            };
+            for n in 0..6_000u64 {
+                let key = random(5).min(random(5) + n / 1_000) as usize % 5;
+                let time_us = n as i64 * step_us - if random(4) == 0 { random(7_200) as i64 * 1_000_000 } else { 0 };
+                let id = if random(4) == 0 { n.saturating_sub(random(3_000)) } else { n };
+                let mark = Mark::new("s", &id.to_string());
+                let is_known = pair.kept.contains(mark, |key| clocks_us[key as usize]);
+                prop_assert_eq!(pair.restarted.contains(mark, |key| clocks_us[key as usize]), is_known, "event {}", n);
+                clocks_us[key] = clocks_us[key].max(time_us);
+                if !is_known {
+                    pair.kept.insert(mark, key as u32, time_us, |key| clocks_us[key as usize]);
+                    pair.restarted.insert(mark, key as u32, time_us, |key| clocks_us[key as usize]);
+                }
+                if random(n_between) == 0 {
+                    pair.checkpoint();
+                    let n_bytes: usize = pair.store.values().map(Vec::len).sum();
+                    prop_assert!(n_bytes <= 3 * n_entries_max * 20 + 4096, "{} bytes stored", n_bytes);
+                    if random(2) == 0 {
+                        pair.restart(&clocks_us);
+                    }
+                }
+            }
         }
     }
 }
