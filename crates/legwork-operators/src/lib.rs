@@ -5,7 +5,13 @@
 
 pub mod activity;
 mod build;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod checkpoints;
 pub mod deals;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod golden;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod measure;

@@ -66,24 +66,34 @@ fn plain_times(records: &RecordBatch) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
 
-/// All rows of a snapshot, sorted.
+/// All rows of a snapshot, sorted, without their revisions.
 pub(crate) fn rows(snapshot: &dyn TableSnapshot) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for chunk_idx in 0..snapshot.n_chunks() {
-        let chunk = snapshot.chunk(chunk_idx, None);
-        assert_eq!(chunk.schema(), snapshot.schema());
-        let mut text = Vec::new();
-        let mut writer = LineDelimitedWriter::new(&mut text);
-        writer.write(&plain_times(&chunk)).unwrap();
-        writer.finish().unwrap();
-        let lines = std::str::from_utf8(&text).unwrap().lines();
-        rows.extend(lines.map(|line| serde_json::from_str::<Row>(line).unwrap()));
-    }
-    assert_eq!(rows.len(), snapshot.n_rows());
+    let mut rows = revisions(snapshot);
     rows.iter_mut().for_each(|row| {
         row.remove("revision");
     });
     sorted(rows)
+}
+
+/// All rows of a snapshot, sorted, with their revisions.
+pub(crate) fn revisions(snapshot: &dyn TableSnapshot) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for chunk_idx in 0..snapshot.n_chunks() {
+        let chunk = snapshot.chunk(chunk_idx, None);
+        assert_eq!(chunk.schema(), snapshot.schema());
+        rows.extend(records(&chunk));
+    }
+    assert_eq!(rows.len(), snapshot.n_rows());
+    sorted(rows)
+}
+
+/// The rows of a batch, in its order, with their revisions.
+pub(crate) fn records(records: &RecordBatch) -> Vec<Row> {
+    let mut text = Vec::new();
+    let mut writer = LineDelimitedWriter::new(&mut text);
+    writer.write(&plain_times(records)).unwrap();
+    writer.finish().unwrap();
+    std::str::from_utf8(&text).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Rows in a fixed order.
@@ -139,6 +149,18 @@ pub(crate) fn arrivals(n_events: usize) -> impl Strategy<Value = Arrival> {
     })
 }
 
+impl Arrival {
+    /// The batches, each with the offset that it starts at.
+    pub(crate) fn batches(&self, events: &[Value]) -> Vec<(usize, Vec<Value>)> {
+        let ends = (1..=self.order.len()).filter(|end| *end == self.order.len() || self.cuts[*end]);
+        let starts = [0].into_iter().chain(ends.clone());
+        starts
+            .zip(ends)
+            .map(|(start, end)| (start, self.order[start..end].iter().map(|&idx| events[idx].clone()).collect()))
+            .collect()
+    }
+}
+
 fn operator(kind: Kind, config: &OperatorConfig) -> Box<dyn Operator> {
     operator_for(kind, config)
 }
@@ -153,12 +175,9 @@ pub(crate) fn check_at_every_moment(
     oracle: Oracle,
 ) -> Result<(Tables, Vec<Value>), TestCaseError> {
     let mut operator = operator(kind, config);
-    let (mut accepted, mut start, mut before) = (Vec::new(), 0, tables(operator.as_mut()));
-    for end in 1..=arrival.order.len() {
-        if end < arrival.order.len() && !arrival.cuts[end] {
-            continue;
-        }
-        let arriving: Vec<Value> = arrival.order[start..end].iter().map(|&idx| events[idx].clone()).collect();
+    let (mut accepted, mut before) = (Vec::new(), tables(operator.as_mut()));
+    for (start, arriving) in arrival.batches(events) {
+        let end = start + arriving.len();
         let held: Vec<_> =
             operator.tables().into_iter().map(|name| (name, operator.snapshot(name, &clock(0)).unwrap())).collect();
         let verdicts = operator.apply(&batch(kind, &arriving, start as i64), &clock(end as u32));
@@ -174,7 +193,6 @@ pub(crate) fn check_at_every_moment(
         prop_assert_eq!(&now, &expected, "after {} events", end);
         assert_counts(&now)?;
         before = now;
-        start = end;
     }
     Ok((before, accepted))
 }

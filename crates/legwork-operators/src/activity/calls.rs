@@ -2,21 +2,27 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, Float64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, calls};
+use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, calls};
 
-use super::touches::{Concerns, Direction, TouchRow, touches};
+use super::touches::{Concerns, Direction, TouchRefs, TouchRow, TouchView, TouchWire};
 use super::windows::{Share, Windows};
 use crate::Operator;
 use crate::state::{
-    Candidate, ClockOf, Common, DedupConfig, Entities, Interner, Keys, NONE, Outcome, Place, Rows, Tally, hash_of,
-    opt_text,
+    Candidate, ClockOf, Common, DedupConfig, Entities, Fingerprint, Interner, Keys, Loader, NONE, Outcome, Place, Refs,
+    Rows, Saver, Tally, changed_rows, opt_text,
 };
 
 /// Longest time connected that is believed, seconds (30 years): beyond it lie only broken clocks.
 const TALK_S_MAX: f64 = 1e9;
 const COMPLETED: u8 = 1;
+const TABLES: [Table; 2] = [Table::RepCalls, Table::Touches];
+
+/// Sections of the state; reps take two, calls five.
+const REPS: u8 = b'a';
+const REFS: u8 = b'c';
+const CALLS: u8 = b'd';
 
 /// Calls by rep and window, and the touches they are. Key and clock: rep_id. A call belongs to the window of its start_time, else of
 /// its event_time. `talk_s` is its duration_s; where that is missing and the call was completed, end minus start. What is negative
@@ -42,6 +48,18 @@ impl Calls {
             touches: Rows::default(),
             talk_nanos: Vec::new(),
             windows: Windows::new(time.window_us),
+        }
+    }
+
+    fn touch_view(&self) -> TouchView {
+        TouchView::new("call", &self.reps.names, &self.refs, self.entities.ids().texts())
+    }
+
+    fn versions(&self, table: Table, revision: u32) -> Option<RecordBatch> {
+        match table {
+            Table::RepCalls => self.windows.versions(table, self.reps.names.texts(), revision),
+            Table::Touches => self.touch_view().versions(&self.touches, revision),
+            _ => None,
         }
     }
 
@@ -100,6 +118,9 @@ impl Calls {
     }
 }
 
+/// A call in the store: its touch, and its seconds connected in nanoseconds.
+type CallWire = (TouchWire, i64);
+
 fn share(touch: &TouchRow, nanos: i64) -> Share<4> {
     let is_inbound = u32::from(touch.direction == Direction::Inbound);
     Share { counts: [1, u32::from(touch.status == COMPLETED), is_inbound, 1 - is_inbound], nanos }
@@ -157,15 +178,18 @@ impl<'a> Columns<'a> {
     }
 
     fn content(&self, row: usize) -> u64 {
-        hash_of((
-            self.rep.value(row),
-            self.direction.value(row),
-            self.status.value(row),
-            self.start_us(row),
-            self.end.is_valid(row).then(|| self.end.value(row)),
-            self.duration_s.is_valid(row).then(|| self.duration_s.value(row).to_bits()),
-            self.concerns(row),
-        ))
+        let (deal, lead, account) = self.concerns(row);
+        Fingerprint::default()
+            .text(self.rep.value(row))
+            .text(self.direction.value(row))
+            .text(self.status.value(row))
+            .opt_int(self.start_us(row))
+            .opt_int(self.end.is_valid(row).then(|| self.end.value(row)))
+            .opt_int(self.duration_s.is_valid(row).then(|| self.duration_s.value(row).to_bits().cast_signed()))
+            .opt_text(deal)
+            .opt_text(lead)
+            .opt_text(account)
+            .u64()
     }
 }
 
@@ -180,17 +204,51 @@ impl Operator for Calls {
     }
 
     fn tables(&self) -> Vec<&'static str> {
-        vec![Table::RepCalls.name(), Table::Touches.name()]
+        TABLES.map(Table::name).to_vec()
     }
 
     fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
         match Table::by_name(table)? {
             Table::RepCalls => Some(self.windows.snapshot(Table::RepCalls, self.reps.names.texts())),
-            Table::Touches => {
-                Some(touches(&self.touches, "call", &self.reps.names, &self.refs, self.entities.ids().texts()))
-            }
+            Table::Touches => Some(self.touch_view().snapshot(&self.touches)),
             _ => None,
         }
+    }
+
+    fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
+        let rows = changed_rows(&TABLES, |table| self.versions(table, clock.revision));
+        self.touches.forget_changes();
+        self.windows.forget_changes();
+        let mut saver = Saver::default();
+        self.reps.save(REPS, &mut saver);
+        self.refs.save(REFS, &mut saver);
+        self.entities.save(CALLS, &mut saver, |call| -> CallWire {
+            (self.touches.get(call).wire(), self.talk_nanos[call as usize])
+        });
+        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+    }
+
+    fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
+        self.versions(table, clock.revision)
+    }
+
+    fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        let mut loader = Loader::new(hot);
+        self.reps = Keys::load(REPS, &mut loader)?;
+        self.refs = loader.interner(REFS)?;
+        let calls = self.entities.load::<CallWire>(CALLS, &mut loader, Some(&self.reps.clocks_us))?;
+        let refs = |n| Refs { section: CALLS, n };
+        let known =
+            TouchRefs { reps: refs(self.reps.names.len()), ids: refs(calls.len()), refs: refs(self.refs.len()) };
+        for (touch, talk_nanos) in calls {
+            let touch = TouchRow::from_wire(touch, known)?;
+            self.windows.add(touch.rep, touch.time_us, &share(&touch, talk_nanos));
+            self.touches.insert(touch);
+            self.talk_nanos.push(talk_nanos);
+        }
+        self.touches.forget_changes();
+        self.windows.forget_changes();
+        loader.finish()
     }
 
     fn memory_bytes(&self) -> usize {

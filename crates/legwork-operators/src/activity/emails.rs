@@ -2,14 +2,21 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, StringArray};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringArray};
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, emails};
+use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, emails};
 
-use super::touches::{Concerns, Direction, TouchRow, touches};
+use super::touches::{Concerns, Direction, TouchLog, TouchRow};
 use super::windows::{Share, Windows};
 use crate::Operator;
-use crate::state::{Common, DedupConfig, FactLog, Interner, Outcome, Rows, Tally, Texts, opt_text};
+use crate::state::{Common, DedupConfig, FactLog, Loader, Outcome, Refs, Saver, Tally, changed_rows, opt_text};
+
+const TABLES: [Table; 2] = [Table::RepEmails, Table::Touches];
+
+/// Sections of the state; facts take four, touches three.
+const FACTS: u8 = b'a';
+const TOUCHES: u8 = b'e';
+const WINDOWS: u8 = b'h';
 
 /// E-mails by rep and window, and the touches they are. Key and clock: rep_id. Opens and clicks that software caused
 /// (machine = true) are not counted. Sent ones are outbound touches, received and replied ones inbound; what merely happened to an
@@ -17,9 +24,7 @@ use crate::state::{Common, DedupConfig, FactLog, Interner, Outcome, Rows, Tally,
 #[derive(Debug)]
 pub struct Emails {
     facts: FactLog,
-    refs: Interner,
-    touch_ids: Texts,
-    touches: Rows<TouchRow>,
+    touches: TouchLog,
     windows: Windows<6>,
 }
 
@@ -28,10 +33,17 @@ impl Emails {
     pub fn new(time: &TimeConfig, dedup: &DedupConfig) -> Emails {
         Emails {
             facts: FactLog::new(dedup, time.late_horizon_us),
-            refs: Interner::default(),
-            touch_ids: Texts::default(),
-            touches: Rows::default(),
+            touches: TouchLog::new("email"),
             windows: Windows::new(time.window_us),
+        }
+    }
+
+    fn versions(&self, table: Table, revision: u32) -> Option<RecordBatch> {
+        let reps = &self.facts.keys.names;
+        match table {
+            Table::RepEmails => self.windows.versions(table, reps.texts(), revision),
+            Table::Touches => self.touches.view(reps).versions(&self.touches.rows, revision),
+            _ => None,
         }
     }
 
@@ -48,10 +60,10 @@ impl Emails {
         if let Some(direction) = direction {
             let (deal, lead, account) =
                 (opt_text(columns.deal, row), opt_text(columns.lead, row), opt_text(columns.account, row));
-            let Concerns { deal, lead, account } = Concerns::intern(&mut self.refs, deal, lead, account);
-            let source = self.refs.intern_again(source);
-            let id = self.touch_ids.push(&event_id);
-            self.touches.insert(TouchRow { time_us, rep, id, source, deal, lead, account, direction, status: 0 });
+            let Concerns { deal, lead, account } = Concerns::intern(&mut self.touches.refs, deal, lead, account);
+            let source = self.touches.refs.intern_again(source);
+            let id = self.touches.ids.push(&event_id);
+            self.touches.rows.insert(TouchRow { time_us, rep, id, source, deal, lead, account, direction, status: 0 });
         }
         outcome
     }
@@ -107,23 +119,42 @@ impl Operator for Emails {
     }
 
     fn tables(&self) -> Vec<&'static str> {
-        vec![Table::RepEmails.name(), Table::Touches.name()]
+        TABLES.map(Table::name).to_vec()
     }
 
     fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
         let reps = &self.facts.keys.names;
         match Table::by_name(table)? {
             Table::RepEmails => Some(self.windows.snapshot(Table::RepEmails, reps.texts())),
-            Table::Touches => Some(touches(&self.touches, "email", reps, &self.refs, &self.touch_ids)),
+            Table::Touches => Some(self.touches.view(reps).snapshot(&self.touches.rows)),
             _ => None,
         }
     }
 
+    fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
+        let rows = changed_rows(&TABLES, |table| self.versions(table, clock.revision));
+        let mut saver = Saver::default();
+        self.facts.save(FACTS, &mut saver);
+        self.touches.save(TOUCHES, &mut saver);
+        self.windows.save(WINDOWS, &mut saver);
+        self.windows.forget_changes();
+        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+    }
+
+    fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
+        self.versions(table, clock.revision)
+    }
+
+    fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        let mut loader = Loader::new(hot);
+        self.facts.load(FACTS, &mut loader)?;
+        let n_reps = self.facts.keys.names.len();
+        self.touches.load(TOUCHES, &mut loader, n_reps)?;
+        self.windows.load(WINDOWS, &mut loader, Refs { section: WINDOWS, n: n_reps })?;
+        loader.finish()
+    }
+
     fn memory_bytes(&self) -> usize {
-        self.facts.memory_bytes()
-            + self.refs.memory_bytes()
-            + self.touch_ids.memory_bytes()
-            + self.touches.memory_bytes()
-            + self.windows.memory_bytes()
+        self.facts.memory_bytes() + self.touches.memory_bytes() + self.windows.memory_bytes()
     }
 }

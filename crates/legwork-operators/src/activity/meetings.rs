@@ -2,16 +2,27 @@
 
 use std::sync::Arc;
 
-use arrow::array::StringArray;
+use arrow::array::{RecordBatch, StringArray};
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, meetings};
+use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, meetings};
 
-use super::touches::{Concerns, Direction, TouchRow, touches};
+use super::touches::{Concerns, Direction, TouchRow, TouchView};
 use super::windows::{Share, Windows};
 use crate::Operator;
 use crate::state::{
-    Candidate, ClockOf, Common, DedupConfig, Entities, Interner, NONE, Outcome, Place, Rows, Tally, hash_of, opt_text,
+    Candidate, ClockOf, Common, DedupConfig, Entities, Fingerprint, Interner, Loader, NONE, Outcome, Place, Refs, Rows,
+    Saver, Tally, changed_rows, damaged, opt, opt_text,
 };
+
+const TABLES: [Table; 2] = [Table::RepMeetings, Table::Touches];
+
+/// Sections of the state; meetings take five.
+const REPS: u8 = b'a';
+const REFS: u8 = b'b';
+const MEETINGS: u8 = b'c';
+
+/// A meeting in the store: start, rep, status; deal and account where it was held.
+type MeetingWire = (i64, u32, u8, Option<u32>, Option<u32>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {
@@ -19,6 +30,13 @@ enum Status {
     Held,
     NoShow,
     Canceled,
+}
+
+impl Status {
+    fn from_wire(wire: u8) -> Result<Status, StateError> {
+        let known = [Status::Scheduled, Status::Held, Status::NoShow, Status::Canceled];
+        known.get(wire as usize).copied().ok_or_else(|| damaged(MEETINGS + 2, 0, format!("status {wire}")))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +69,18 @@ impl Meetings {
             meetings: Vec::new(),
             touches: Rows::default(),
             windows: Windows::new(time.window_us),
+        }
+    }
+
+    fn touch_view(&self) -> TouchView {
+        TouchView::new("meeting", &self.reps, &self.refs, self.entities.ids().texts())
+    }
+
+    fn versions(&self, table: Table, revision: u32) -> Option<RecordBatch> {
+        match table {
+            Table::RepMeetings => self.windows.versions(table, self.reps.texts(), revision),
+            Table::Touches => self.touch_view().versions(&self.touches, revision),
+            _ => None,
         }
     }
 
@@ -98,25 +128,18 @@ impl Meetings {
         };
         let touch = if status == Status::Held {
             let (deal, account) = (opt_text(columns.deal, row), opt_text(columns.account, row));
-            let Concerns { deal, lead, account } = Concerns::intern(&mut self.refs, deal, None, account);
-            let direction = Direction::Mutual;
-            let time_us = start_us;
-            self.touches.insert(TouchRow {
-                time_us,
-                rep,
-                id: number,
-                source: NONE,
-                deal,
-                lead,
-                account,
-                direction,
-                status: 0,
-            })
+            let Concerns { deal, account, .. } = Concerns::intern(&mut self.refs, deal, None, account);
+            self.touches.insert(touch(number, start_us, rep, deal, account))
         } else {
             NONE
         };
         Meeting { start_us, rep, touch, status }
     }
+}
+
+fn touch(meeting: u32, time_us: i64, rep: u32, deal: u32, account: u32) -> TouchRow {
+    let (source, lead, direction) = (NONE, NONE, Direction::Mutual);
+    TouchRow { time_us, rep, id: meeting, source, deal, lead, account, direction, status: 0 }
 }
 
 fn share(status: Status) -> Share<4> {
@@ -154,14 +177,14 @@ impl<'a> Columns<'a> {
     }
 
     fn content(&self, row: usize) -> u64 {
-        hash_of((
-            self.rep.value(row),
-            opt_text(self.account, row),
-            opt_text(self.deal, row),
-            self.start_us[row],
-            self.end_us[row],
-            self.status.value(row),
-        ))
+        Fingerprint::default()
+            .text(self.rep.value(row))
+            .opt_text(opt_text(self.account, row))
+            .opt_text(opt_text(self.deal, row))
+            .int(self.start_us[row])
+            .int(self.end_us[row])
+            .text(self.status.value(row))
+            .u64()
     }
 }
 
@@ -176,17 +199,59 @@ impl Operator for Meetings {
     }
 
     fn tables(&self) -> Vec<&'static str> {
-        vec![Table::RepMeetings.name(), Table::Touches.name()]
+        TABLES.map(Table::name).to_vec()
     }
 
     fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
         match Table::by_name(table)? {
             Table::RepMeetings => Some(self.windows.snapshot(Table::RepMeetings, self.reps.texts())),
-            Table::Touches => {
-                Some(touches(&self.touches, "meeting", &self.reps, &self.refs, self.entities.ids().texts()))
-            }
+            Table::Touches => Some(self.touch_view().snapshot(&self.touches)),
             _ => None,
         }
+    }
+
+    fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
+        let rows = changed_rows(&TABLES, |table| self.versions(table, clock.revision));
+        self.touches.forget_changes();
+        self.windows.forget_changes();
+        let mut saver = Saver::default();
+        self.reps.save(REPS, &mut saver);
+        self.refs.save(REFS, &mut saver);
+        self.entities.save(MEETINGS, &mut saver, |number| -> MeetingWire {
+            let Meeting { start_us, rep, touch, status } = self.meetings[number as usize];
+            let (deal, account) = match touch {
+                NONE => (NONE, NONE),
+                touch => (self.touches.get(touch).deal, self.touches.get(touch).account),
+            };
+            (start_us, rep, status as u8, opt(deal), opt(account))
+        });
+        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+    }
+
+    fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
+        self.versions(table, clock.revision)
+    }
+
+    fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        let mut loader = Loader::new(hot);
+        self.reps = loader.interner(REPS)?;
+        self.refs = loader.interner(REFS)?;
+        let meetings = self.entities.load::<MeetingWire>(MEETINGS, &mut loader, None)?;
+        let known = |n| Refs { section: MEETINGS, n };
+        let (reps, refs) = (known(self.reps.len()), known(self.refs.len()));
+        for (number, (start_us, rep, status, deal, account)) in (0..).zip(meetings) {
+            let (rep, deal, account) = (reps.known(rep)?, refs.known_opt(deal)?, refs.known_opt(account)?);
+            let status = Status::from_wire(status)?;
+            let touch = match status {
+                Status::Held => self.touches.insert(touch(number, start_us, rep, deal, account)),
+                _ => NONE,
+            };
+            self.windows.add(rep, start_us, &share(status));
+            self.meetings.push(Meeting { start_us, rep, touch, status });
+        }
+        self.touches.forget_changes();
+        self.windows.forget_changes();
+        loader.finish()
     }
 
     fn memory_bytes(&self) -> usize {

@@ -2,22 +2,27 @@
 
 use std::sync::Arc;
 
-use arrow::array::StringArray;
+use arrow::array::{RecordBatch, StringArray};
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, messages};
+use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, messages};
 
-use super::touches::{Concerns, Direction, TouchRow, touches};
+use super::touches::{Concerns, Direction, TouchLog, TouchRow};
 use super::windows::{Share, Windows};
 use crate::Operator;
-use crate::state::{Common, DedupConfig, FactLog, Interner, Outcome, Rows, Tally, Texts, opt_text};
+use crate::state::{Common, DedupConfig, FactLog, Loader, Outcome, Refs, Saver, Tally, changed_rows, opt_text};
+
+const TABLES: [Table; 2] = [Table::RepMessages, Table::Touches];
+
+/// Sections of the state; facts take four, touches three.
+const FACTS: u8 = b'a';
+const TOUCHES: u8 = b'e';
+const WINDOWS: u8 = b'h';
 
 /// Messages by rep and window, and the touches they are, on channel `message` whatever the medium. Key and clock: rep_id.
 #[derive(Debug)]
 pub struct Messages {
     facts: FactLog,
-    refs: Interner,
-    touch_ids: Texts,
-    touches: Rows<TouchRow>,
+    touches: TouchLog,
     windows: Windows<3>,
 }
 
@@ -26,10 +31,17 @@ impl Messages {
     pub fn new(time: &TimeConfig, dedup: &DedupConfig) -> Messages {
         Messages {
             facts: FactLog::new(dedup, time.late_horizon_us),
-            refs: Interner::default(),
-            touch_ids: Texts::default(),
-            touches: Rows::default(),
+            touches: TouchLog::new("message"),
             windows: Windows::new(time.window_us),
+        }
+    }
+
+    fn versions(&self, table: Table, revision: u32) -> Option<RecordBatch> {
+        let reps = &self.facts.keys.names;
+        match table {
+            Table::RepMessages => self.windows.versions(table, reps.texts(), revision),
+            Table::Touches => self.touches.view(reps).versions(&self.touches.rows, revision),
+            _ => None,
         }
     }
 
@@ -46,10 +58,10 @@ impl Messages {
         self.windows.add(rep, time_us, &Share::of([1, is_inbound, 1 - is_inbound]));
         let (deal, lead, account) =
             (opt_text(columns.deal, row), opt_text(columns.lead, row), opt_text(columns.account, row));
-        let Concerns { deal, lead, account } = Concerns::intern(&mut self.refs, deal, lead, account);
-        let source = self.refs.intern_again(source);
-        let id = self.touch_ids.push(&event_id);
-        self.touches.insert(TouchRow { time_us, rep, id, source, deal, lead, account, direction, status: 0 });
+        let Concerns { deal, lead, account } = Concerns::intern(&mut self.touches.refs, deal, lead, account);
+        let source = self.touches.refs.intern_again(source);
+        let id = self.touches.ids.push(&event_id);
+        self.touches.rows.insert(TouchRow { time_us, rep, id, source, deal, lead, account, direction, status: 0 });
         outcome
     }
 }
@@ -87,23 +99,42 @@ impl Operator for Messages {
     }
 
     fn tables(&self) -> Vec<&'static str> {
-        vec![Table::RepMessages.name(), Table::Touches.name()]
+        TABLES.map(Table::name).to_vec()
     }
 
     fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
         let reps = &self.facts.keys.names;
         match Table::by_name(table)? {
             Table::RepMessages => Some(self.windows.snapshot(Table::RepMessages, reps.texts())),
-            Table::Touches => Some(touches(&self.touches, "message", reps, &self.refs, &self.touch_ids)),
+            Table::Touches => Some(self.touches.view(reps).snapshot(&self.touches.rows)),
             _ => None,
         }
     }
 
+    fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
+        let rows = changed_rows(&TABLES, |table| self.versions(table, clock.revision));
+        let mut saver = Saver::default();
+        self.facts.save(FACTS, &mut saver);
+        self.touches.save(TOUCHES, &mut saver);
+        self.windows.save(WINDOWS, &mut saver);
+        self.windows.forget_changes();
+        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+    }
+
+    fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
+        self.versions(table, clock.revision)
+    }
+
+    fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        let mut loader = Loader::new(hot);
+        self.facts.load(FACTS, &mut loader)?;
+        let n_reps = self.facts.keys.names.len();
+        self.touches.load(TOUCHES, &mut loader, n_reps)?;
+        self.windows.load(WINDOWS, &mut loader, Refs { section: WINDOWS, n: n_reps })?;
+        loader.finish()
+    }
+
     fn memory_bytes(&self) -> usize {
-        self.facts.memory_bytes()
-            + self.refs.memory_bytes()
-            + self.touch_ids.memory_bytes()
-            + self.touches.memory_bytes()
-            + self.windows.memory_bytes()
+        self.facts.memory_bytes() + self.touches.memory_bytes() + self.windows.memory_bytes()
     }
 }

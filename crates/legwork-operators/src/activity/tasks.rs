@@ -2,15 +2,23 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, tasks};
+use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, tasks};
 
 use super::windows::{Share, Windows};
 use crate::Operator;
 use crate::state::{
-    Candidate, ClockOf, Common, DedupConfig, Entities, Interner, Outcome, Place, Tally, hash_of, opt_text,
+    Candidate, ClockOf, Common, DedupConfig, Entities, Fingerprint, Interner, Loader, Outcome, Place, Refs, Saver,
+    Tally, changed_rows, opt_text,
 };
+
+/// Sections of the state; tasks take five.
+const REPS: u8 = b'a';
+const TASKS: u8 = b'b';
+
+/// A task in the store: due, rep, completed.
+type TaskWire = (i64, u32, bool);
 
 #[derive(Clone, Copy, Debug)]
 struct Task {
@@ -38,6 +46,10 @@ impl Tasks {
             tasks: Vec::new(),
             windows: Windows::new(time.window_us),
         }
+    }
+
+    fn versions(&self, table: Table, revision: u32) -> Option<RecordBatch> {
+        (table == Table::RepTasks).then(|| self.windows.versions(table, self.reps.texts(), revision)).flatten()
     }
 
     fn take(&mut self, columns: &Columns<'_>, row: usize) -> Outcome {
@@ -103,13 +115,13 @@ impl<'a> Columns<'a> {
     }
 
     fn content(&self, row: usize) -> u64 {
-        hash_of((
-            self.rep.value(row),
-            self.kind.value(row),
-            time_us(self.due, row),
-            time_us(self.completed, row),
-            opt_text(self.deal, row),
-        ))
+        Fingerprint::default()
+            .text(self.rep.value(row))
+            .text(self.kind.value(row))
+            .opt_int(time_us(self.due, row))
+            .opt_int(time_us(self.completed, row))
+            .opt_text(opt_text(self.deal, row))
+            .u64()
     }
 }
 
@@ -129,6 +141,35 @@ impl Operator for Tasks {
 
     fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
         (table == Table::RepTasks.name()).then(|| self.windows.snapshot(Table::RepTasks, self.reps.texts()))
+    }
+
+    fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
+        let rows = changed_rows(&[Table::RepTasks], |table| self.versions(table, clock.revision));
+        self.windows.forget_changes();
+        let mut saver = Saver::default();
+        self.reps.save(REPS, &mut saver);
+        self.entities.save(TASKS, &mut saver, |number| -> TaskWire {
+            let Task { due_us, rep, is_completed } = self.tasks[number as usize];
+            (due_us, rep, is_completed)
+        });
+        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+    }
+
+    fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
+        self.versions(table, clock.revision)
+    }
+
+    fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        let mut loader = Loader::new(hot);
+        self.reps = loader.interner(REPS)?;
+        let reps = Refs { section: TASKS, n: self.reps.len() };
+        for (due_us, rep, is_completed) in self.entities.load::<TaskWire>(TASKS, &mut loader, None)? {
+            let task = Task { due_us, rep: reps.known(rep)?, is_completed };
+            self.windows.add(rep, due_us, &share(&task));
+            self.tasks.push(task);
+        }
+        self.windows.forget_changes();
+        loader.finish()
     }
 
     fn memory_bytes(&self) -> usize {

@@ -8,6 +8,7 @@ use legwork_types::time::{DAY_US, HOUR_US, MINUTE_US, SECOND_US};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::checkpoints::{check_checkpoints, plan, remembering};
 use crate::testing::{
     Row, Tables, arrivals, batch, cases, check_arrivals, check_at_every_moment, clock, event, number, row, script, text,
 };
@@ -239,6 +240,18 @@ macro_rules! activity {
                     })
                 ) {
                     check_arrivals($kind, &OperatorConfig::default(), &events, [&one, &other], $oracle)?;
+                }
+
+                #[test]
+                fn goes_on_from_checkpoints(
+                    (events, arrival, plan) in (0..2usize).prop_flat_map(|long| {
+                        events($kind, [6 * HOUR_US, 30 * DAY_US][long])
+                    }).prop_flat_map(|events| {
+                        let n = events.len();
+                        (Just(events), arrivals(n), plan())
+                    })
+                ) {
+                    check_checkpoints($kind, &remembering(), &events, &arrival, &plan)?;
                 }
 
                 #[test]

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, RecordBatch};
 use legwork_types::time::window_start;
-use legwork_types::{Table, TableSnapshot};
+use legwork_types::{StateError, Table, TableSnapshot};
 
-use crate::state::{Index, NONE, Rows, Texts, View, counts, hash_of, measures, names, snapshot, times};
+use crate::state::{
+    Index, Loader, NONE, Refs, Rows, Saver, Texts, Versioned, Versions, View, counts, damaged, hash_of, measures,
+    names, snapshot, times, version_batch,
+};
 
 /// `N` counts, and seconds in nanoseconds, so that sums do not depend on their order.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WindowRow<const N: usize> {
     window_start_us: i64,
     /// Whole seconds, and nanoseconds beyond them, each summed on its own.
@@ -17,6 +20,25 @@ pub(super) struct WindowRow<const N: usize> {
     nanos: i64,
     rep: u32,
     counts: [u32; N],
+}
+
+/// A window in the store: start, seconds, nanoseconds, rep, counts. One whose counts are all 0 is a free slot.
+type WindowWire = (i64, i64, i64, u32, Vec<u32>);
+
+impl<const N: usize> Versioned for WindowRow<N> {
+    type Key = (u32, i64);
+
+    fn key(&self) -> (u32, i64) {
+        (self.rep, self.window_start_us)
+    }
+
+    fn day_time_us(&self) -> i64 {
+        self.window_start_us
+    }
+
+    fn says_same(&self, other: &WindowRow<N>) -> bool {
+        self == other
+    }
 }
 
 /// What one entity or fact adds to its window.
@@ -55,7 +77,7 @@ impl<const N: usize> Windows<N> {
         if share.counts == [0; N] {
             return;
         }
-        let start_us = window_start(time_us, self.width_us);
+        let start_us = self.start_us(time_us);
         let slot = self.slot(rep, start_us).unwrap_or_else(|| self.create(rep, start_us));
         self.recent[rep as usize] = slot;
         let row = self.rows.get_mut(slot);
@@ -69,7 +91,7 @@ impl<const N: usize> Windows<N> {
         if share.counts == [0; N] {
             return;
         }
-        let start_us = window_start(time_us, self.width_us);
+        let start_us = self.start_us(time_us);
         let slot = self.slot(rep, start_us).expect("what is taken back was added");
         let row = self.rows.get_mut(slot);
         row.counts.iter_mut().zip(share.counts).for_each(|(sum, n)| *sum -= n);
@@ -80,6 +102,12 @@ impl<const N: usize> Windows<N> {
             self.index.remove(hash_of((rep, start_us)), slot);
             self.recent[rep as usize] = NONE;
         }
+    }
+
+    /// Times further out than any clock's share the outermost windows.
+    #[inline]
+    fn start_us(&self, time_us: i64) -> i64 {
+        window_start(time_us.clamp(i64::MIN / 2, i64::MAX / 2), self.width_us)
     }
 
     #[inline]
@@ -107,7 +135,53 @@ impl<const N: usize> Windows<N> {
 
     /// As a table of rep_id, window_start, window_end, the counts and, where the table has one more column, the seconds.
     pub(super) fn snapshot(&self, table: Table, reps: &Texts) -> Arc<dyn TableSnapshot> {
-        snapshot(table.schema(), &self.rows, WindowView { reps: reps.clone(), width_us: self.width_us })
+        snapshot(table.schema(), &self.rows, self.view(reps))
+    }
+
+    fn view(&self, reps: &Texts) -> WindowView<N> {
+        WindowView { reps: reps.clone(), width_us: self.width_us }
+    }
+
+    /// Versions of what changed since the last checkpoint.
+    pub(super) fn versions(&self, table: Table, reps: &Texts, revision: u32) -> Option<RecordBatch> {
+        version_batch(table, &Versions::of(&self.rows), &self.view(reps), revision)
+    }
+
+    /// What is there counts as handed over.
+    pub(super) fn forget_changes(&mut self) {
+        self.rows.forget_changes();
+    }
+
+    /// Writes what changed since the last checkpoint. Not for windows that follow from entities: those are counted again.
+    pub(super) fn save(&self, section: u8, saver: &mut Saver) {
+        saver.blocks(section, &self.rows.touched_blocks(), self.rows.n_slots(), |slot| -> WindowWire {
+            match self.rows.live(slot) {
+                Some(row) => (row.window_start_us, row.seconds, row.nanos, row.rep, row.counts.to_vec()),
+                None => (0, 0, 0, 0, vec![0; N]),
+            }
+        });
+    }
+
+    /// Takes up what was written.
+    pub(super) fn load(&mut self, section: u8, loader: &mut Loader<'_>, reps: Refs) -> Result<(), StateError> {
+        let mut by_slot = Vec::new();
+        for (slot, (window_start_us, seconds, nanos, rep, counts)) in (0..).zip(loader.blocks::<WindowWire>(section)?) {
+            let counts: [u32; N] = counts
+                .try_into()
+                .map_err(|counts: Vec<u32>| damaged(section, 0, format!("{} counts, not {N}", counts.len())))?;
+            let is_live = counts != [0; N];
+            if is_live {
+                reps.known(rep)?;
+                if self.start_us(window_start_us) != window_start_us {
+                    return Err(damaged(section, 0, format!("no window starts at {window_start_us} us")));
+                }
+                self.index.insert(hash_of((rep, window_start_us)), slot);
+            }
+            by_slot.push((WindowRow { window_start_us, seconds, nanos, rep, counts }, is_live));
+        }
+        self.rows = Rows::restored(by_slot);
+        self.recent = vec![NONE; reps.n];
+        Ok(())
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -128,7 +202,7 @@ impl<const N: usize> View for WindowView<N> {
         match column {
             0 => names(&self.reps, rows.iter().map(|row| row.rep)),
             1 => times(rows.iter().map(|row| row.window_start_us)),
-            2 => times(rows.iter().map(|row| row.window_start_us + self.width_us)),
+            2 => times(rows.iter().map(|row| row.window_start_us.saturating_add(self.width_us))),
             _ if column - 3 < N => counts(rows.iter().map(|row| i64::from(row.counts[column - 3]))),
             _ => measures(rows.iter().map(|row| {
                 // The sum is exact; it is rounded once, to the nearest Float64.

@@ -9,16 +9,24 @@ mod tests;
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, RecordBatch};
 use legwork_types::time::LaneClock;
-use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, deal_events};
+use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, deal_events};
 
 use crate::Operator;
 use crate::state::{
-    Fold, NONE, PatchView, Patches, Rows, Texts, View, counts, dates, flags, moneys, names, opt_measures, snapshot,
-    times,
+    Fold, Loader, NONE, PatchView, Patches, Rows, Saver, Texts, Versioned, Versions, View, changed_rows, counts,
+    damaged, dates, flags, moneys, names, opt_measures, snapshot, times, version_batch,
 };
 use fold::{Deal, FIELDS, Visit, fold};
+
+const TABLES: [Table; 2] = [Table::Deals, Table::DealStageVisits];
+
+/// Section of the state; deals take five.
+const DEALS: u8 = b'a';
+
+/// Revisions of a deal in the store: its own, and those of its visits, the newest first.
+type RevisionsWire = (u32, Vec<u32>);
 
 /// Deals as their newest patches leave them, and every visit to a stage. No event is ever late.
 ///
@@ -60,6 +68,47 @@ struct DealRow {
     n_visits: u32,
     newest_visit: u32,
     revision: u32,
+}
+
+impl Versioned for DealRow {
+    type Key = u32;
+
+    fn key(&self) -> u32 {
+        self.key
+    }
+
+    fn day_time_us(&self) -> i64 {
+        self.deal.created_us
+    }
+
+    fn says_same(&self, other: &DealRow) -> bool {
+        let bits = |row: &DealRow| row.deal.probability.map(f64::to_bits);
+        self.deal == other.deal && bits(self) == bits(other)
+    }
+
+    fn keep_revision(&mut self, before: &DealRow) {
+        self.revision = before.revision;
+    }
+}
+
+impl Versioned for VisitRow {
+    type Key = (u32, u32);
+
+    fn key(&self) -> (u32, u32) {
+        (self.deal, self.visit_no)
+    }
+
+    fn day_time_us(&self) -> i64 {
+        self.visit.entered_us
+    }
+
+    fn says_same(&self, other: &VisitRow) -> bool {
+        self.visit == other.visit
+    }
+
+    fn keep_revision(&mut self, before: &VisitRow) {
+        self.revision = before.revision;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +168,41 @@ impl Tables {
     }
 }
 
+impl Tables {
+    /// The slots of a deal's visits, the newest first.
+    fn visits_of(&self, deal: &DealRow) -> impl Iterator<Item = u32> {
+        let newest = (deal.newest_visit != NONE).then_some(deal.newest_visit);
+        std::iter::successors(newest, |slot| Some(self.visits.get(*slot).previous).filter(|slot| *slot != NONE))
+    }
+
+    fn revisions(&self, key: u32) -> RevisionsWire {
+        // 0 stands in for a deal whose only patch an edit has taken away.
+        let deal = self.slots.get(key as usize).and_then(|slot| self.deals.live(*slot));
+        deal.map_or((0, Vec::new()), |deal| {
+            (deal.revision, self.visits_of(deal).map(|slot| self.visits.get(slot).revision).collect())
+        })
+    }
+
+    fn set_revisions(&mut self, key: u32, (deal, visits): RevisionsWire) -> Result<(), StateError> {
+        let slot = self.slots[key as usize];
+        let slots = match slot {
+            NONE => Vec::new(),
+            slot => {
+                self.deals.get_mut(slot).revision = deal;
+                self.visits_of(self.deals.get(slot)).collect()
+            }
+        };
+        if slots.len() != visits.len() {
+            let detail = format!("{} visits of deal number {key}, its patches give {}", visits.len(), slots.len());
+            return Err(damaged(DEALS + 4, 0, detail));
+        }
+        for (slot, revision) in slots.into_iter().zip(visits) {
+            self.visits.get_mut(slot).revision = revision;
+        }
+        Ok(())
+    }
+}
+
 impl Fold for Tables {
     fn append(&mut self, key: u32, patch: &PatchView<'_>, revision: u32) {
         let mut slot = self.slot(key);
@@ -160,6 +244,16 @@ impl Fold for Tables {
     }
 }
 
+impl Deals {
+    fn deal_view(&self) -> DealView {
+        DealView { keys: self.patches.keys().clone(), texts: self.patches.texts().clone() }
+    }
+
+    fn visit_view(&self) -> VisitView {
+        VisitView { keys: self.patches.keys().clone(), texts: self.patches.texts().clone() }
+    }
+}
+
 impl Operator for Deals {
     fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
         self.patches.apply(events, &mut self.tables, clock.revision)
@@ -170,14 +264,47 @@ impl Operator for Deals {
     }
 
     fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
-        let (keys, texts) = (self.patches.keys().clone(), self.patches.texts().clone());
         match Table::by_name(table)? {
-            Table::Deals => Some(snapshot(Table::Deals.schema(), &self.tables.deals, DealView { keys, texts })),
+            Table::Deals => Some(snapshot(Table::Deals.schema(), &self.tables.deals, self.deal_view())),
             Table::DealStageVisits => {
-                Some(snapshot(Table::DealStageVisits.schema(), &self.tables.visits, VisitView { keys, texts }))
+                Some(snapshot(Table::DealStageVisits.schema(), &self.tables.visits, self.visit_view()))
             }
             _ => None,
         }
+    }
+
+    fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
+        let (deals, visits) = (Versions::of(&self.tables.deals), Versions::of(&self.tables.visits));
+        let rows = changed_rows(&TABLES, |table| match table {
+            Table::Deals => version_batch(table, &deals, &self.deal_view(), clock.revision),
+            _ => version_batch(table, &visits, &self.visit_view(), clock.revision),
+        });
+        deals.settle(&mut self.tables.deals);
+        visits.settle(&mut self.tables.visits);
+        let mut saver = Saver::default();
+        self.patches.save(DEALS, &mut saver, |key| self.tables.revisions(key));
+        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+    }
+
+    fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
+        match table {
+            Table::Deals => version_batch(table, &Versions::of(&self.tables.deals), &self.deal_view(), clock.revision),
+            Table::DealStageVisits => {
+                version_batch(table, &Versions::of(&self.tables.visits), &self.visit_view(), clock.revision)
+            }
+            _ => None,
+        }
+    }
+
+    fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        let mut loader = Loader::new(hot);
+        let revisions = self.patches.load::<RevisionsWire>(DEALS, &mut loader, &mut self.tables)?;
+        for (key, revisions) in (0..).zip(revisions) {
+            self.tables.set_revisions(key, revisions)?;
+        }
+        self.tables.deals.forget_changes();
+        self.tables.visits.forget_changes();
+        loader.finish()
     }
 
     fn memory_bytes(&self) -> usize {

@@ -8,6 +8,7 @@ use legwork_types::time::{DAY_US, SECOND_US};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::checkpoints::{check_checkpoints, plan};
 use crate::testing::{Tables, arrivals, batch, cases, check_arrivals, clock, event, number, row, script, text};
 use crate::{OperatorConfig, operator_for};
 
@@ -136,7 +137,6 @@ fn deals(accepted: &[Value]) -> Tables {
         deal["last_event_time"] = json!(time_us(history.len() - 1));
         deal["n_close_date_pushes"] = json!(n_pushes);
         deal["deleted"] = json!(newest["deleted"] == true);
-        deal.as_object_mut().unwrap().remove("deleted");
         // Money is written with its four places.
         if let Some(amount) = newest["amount"].as_f64() {
             deal["amount"] = serde_json::from_str(&format!("{amount:.4}")).unwrap();
@@ -202,6 +202,16 @@ proptest! {
         })
     ) {
         check_arrivals(Kind::DealEvents, &OperatorConfig::default(), &events, [&one, &other], deals)?;
+    }
+
+    #[test]
+    fn go_on_from_checkpoints(
+        (events, arrival, plan) in events().prop_flat_map(|events| {
+            let n = events.len();
+            (Just(events), arrivals(n), plan())
+        })
+    ) {
+        check_checkpoints(Kind::DealEvents, &OperatorConfig::default(), &events, &arrival, &plan)?;
     }
 }
 

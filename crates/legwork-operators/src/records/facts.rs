@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::StringArray;
+use arrow::array::{RecordBatch, StringArray};
 use legwork_types::time::LaneClock;
-use legwork_types::{EventBatch, Kind, Table, TableSnapshot, Verdicts, check_ins};
+use legwork_types::{Changes, EventBatch, Kind, StateError, Table, TableSnapshot, Verdicts, check_ins};
 
 use crate::Operator;
-use crate::activity::touches::{Direction, TouchRow, touches};
-use crate::state::{Common, DedupConfig, FactLog, Interner, NONE, Outcome, Rows, Tally};
+use crate::activity::touches::{Direction, TouchLog, TouchRow};
+use crate::state::{Common, DedupConfig, FactLog, Loader, NONE, Outcome, Saver, Tally, changed_rows};
+
+/// Sections of the state; facts take four, touches three.
+const FACTS: u8 = b'a';
+const TOUCHES: u8 = b'e';
 
 /// Check-ins, shifts and costs: counted once per (source, event_id), never late; the accepted ones are the table of their kind. A
 /// check-in (not the check-out that ends it) is also a touch of its account.
@@ -16,35 +20,33 @@ use crate::state::{Common, DedupConfig, FactLog, Interner, NONE, Outcome, Rows, 
 pub struct Facts {
     kind: Kind,
     facts: FactLog,
-    refs: Interner,
-    check_ins: Interner,
-    touches: Rows<TouchRow>,
+    touches: TouchLog,
 }
 
 impl Facts {
     /// Without facts.
     pub fn new(kind: Kind, dedup: &DedupConfig) -> Facts {
-        Facts {
-            kind,
-            facts: FactLog::new(dedup, i64::MAX),
-            refs: Interner::default(),
-            check_ins: Interner::default(),
-            touches: Rows::default(),
-        }
+        Facts { kind, facts: FactLog::new(dedup, i64::MAX), touches: TouchLog::new("check_in") }
+    }
+
+    fn versions(&self, table: Table, revision: u32) -> Option<RecordBatch> {
+        let view = || self.touches.view(&self.facts.keys.names);
+        (table == Table::Touches).then(|| view().versions(&self.touches.rows, revision)).flatten()
     }
 
     fn touch(&mut self, events: &EventBatch, row: usize, rep: u32, time_us: i64, source: &str) {
         if events.strings(check_ins::KIND).value(row) != "in" {
             return;
         }
-        self.touches.insert(TouchRow {
+        let touches = &mut self.touches;
+        touches.rows.insert(TouchRow {
             time_us,
             rep,
-            id: self.check_ins.intern(&events.event_id(row)),
-            source: self.refs.intern_again(source),
+            id: touches.ids.push(&events.event_id(row)),
+            source: touches.refs.intern_again(source),
             deal: NONE,
             lead: NONE,
-            account: self.refs.intern(events.strings(check_ins::ACCOUNT_ID).value(row)),
+            account: touches.refs.intern(events.strings(check_ins::ACCOUNT_ID).value(row)),
             direction: Direction::Mutual,
             status: 0,
         });
@@ -75,13 +77,29 @@ impl Operator for Facts {
 
     fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
         let is_known = self.tables().contains(&table);
-        is_known.then(|| touches(&self.touches, "check_in", &self.facts.keys.names, &self.refs, self.check_ins.texts()))
+        is_known.then(|| self.touches.view(&self.facts.keys.names).snapshot(&self.touches.rows))
+    }
+
+    fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
+        let rows = changed_rows(&[Table::Touches], |table| self.versions(table, clock.revision));
+        let mut saver = Saver::default();
+        self.facts.save(FACTS, &mut saver);
+        self.touches.save(TOUCHES, &mut saver);
+        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+    }
+
+    fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
+        self.versions(table, clock.revision)
+    }
+
+    fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        let mut loader = Loader::new(hot);
+        self.facts.load(FACTS, &mut loader)?;
+        self.touches.load(TOUCHES, &mut loader, self.facts.keys.names.len())?;
+        loader.finish()
     }
 
     fn memory_bytes(&self) -> usize {
-        self.facts.memory_bytes()
-            + self.refs.memory_bytes()
-            + self.check_ins.memory_bytes()
-            + self.touches.memory_bytes()
+        self.facts.memory_bytes() + self.touches.memory_bytes()
     }
 }

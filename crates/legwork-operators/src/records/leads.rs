@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, RecordBatch};
 use legwork_types::time::LaneClock;
-use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, leads as columns};
+use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, leads as columns};
 
 use crate::Operator;
 use crate::state::{
-    Field, FieldType, Fold, NO_TIME, NONE, PatchView, Patches, Rows, Texts, Value, View, counts, names, opt_measures,
-    snapshot, times,
+    Field, FieldType, Fold, Loader, NO_TIME, NONE, PatchView, Patches, Rows, Saver, Texts, Value, Versioned, Versions,
+    View, changed_rows, counts, names, opt_measures, snapshot, times, version_batch,
 };
+
+/// Section of the state; leads take five.
+const LEADS: u8 = b'a';
 
 const ORIGIN: usize = 0;
 const OWNER: usize = 1;
@@ -63,6 +66,26 @@ struct LeadRow {
     revision: u32,
 }
 
+impl Versioned for LeadRow {
+    type Key = u32;
+
+    fn key(&self) -> u32 {
+        self.key
+    }
+
+    fn day_time_us(&self) -> i64 {
+        self.lead.created_us
+    }
+
+    fn says_same(&self, other: &LeadRow) -> bool {
+        self.lead == other.lead && self.lead.score.map(f64::to_bits) == other.lead.score.map(f64::to_bits)
+    }
+
+    fn keep_revision(&mut self, before: &LeadRow) {
+        self.revision = before.revision;
+    }
+}
+
 #[derive(Debug, Default)]
 struct LeadRows {
     /// By the number of the lead: its slot.
@@ -102,6 +125,12 @@ fn fold(lead: &mut Lead, patch: &PatchView<'_>) {
     lead.source = patch.source;
     if lead.texts[STATUS] != status {
         lead.status_entered_us = if lead.texts[STATUS] == NONE { NO_TIME } else { patch.event_time_us };
+    }
+}
+
+impl Leads {
+    fn view(&self) -> LeadView {
+        LeadView { keys: self.patches.keys().clone(), texts: self.patches.texts().clone() }
     }
 }
 
@@ -165,8 +194,36 @@ impl Operator for Leads {
     }
 
     fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
-        let view = || LeadView { keys: self.patches.keys().clone(), texts: self.patches.texts().clone() };
-        (table == Table::Leads.name()).then(|| snapshot(Table::Leads.schema(), &self.rows.rows, view()))
+        (table == Table::Leads.name()).then(|| snapshot(Table::Leads.schema(), &self.rows.rows, self.view()))
+    }
+
+    fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
+        let versions = Versions::of(&self.rows.rows);
+        let rows = changed_rows(&[Table::Leads], |table| version_batch(table, &versions, &self.view(), clock.revision));
+        versions.settle(&mut self.rows.rows);
+        let mut saver = Saver::default();
+        let LeadRows { slots, rows: leads } = &self.rows;
+        // 0 stands in for a lead whose only patch an edit has taken away.
+        let row = |key: u32| slots.get(key as usize).and_then(|slot| leads.live(*slot));
+        let revision = |key: u32| row(key).map_or(0, |row| row.revision);
+        self.patches.save(LEADS, &mut saver, revision);
+        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+    }
+
+    fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
+        let versions = || version_batch(table, &Versions::of(&self.rows.rows), &self.view(), clock.revision);
+        (table == Table::Leads).then(versions).flatten()
+    }
+
+    fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        let mut loader = Loader::new(hot);
+        let revisions = self.patches.load::<u32>(LEADS, &mut loader, &mut self.rows)?;
+        let LeadRows { slots, rows } = &mut self.rows;
+        for (slot, revision) in slots.iter().zip(revisions).filter(|(slot, _)| **slot != NONE) {
+            rows.get_mut(*slot).revision = revision;
+        }
+        rows.forget_changes();
+        loader.finish()
     }
 
     fn memory_bytes(&self) -> usize {

@@ -2,16 +2,24 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, StringArray};
+use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::Decimal128Type;
 use legwork_types::time::LaneClock;
-use legwork_types::{EventBatch, Table, TableSnapshot, Verdicts, orders};
+use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, orders};
 
 use crate::Operator;
 use crate::state::{
-    Candidate, ClockOf, Common, DedupConfig, Entities, Interner, Outcome, Place, Rows, Tally, Texts, View, counts,
-    hash_of, measures, money_units, moneys, names, opt_text, snapshot, times,
+    Candidate, ClockOf, Common, DedupConfig, Entities, Fingerprint, Interner, Loader, Outcome, Place, Refs, Rows,
+    Saver, Tally, Texts, Versioned, Versions, View, changed_rows, counts, measures, money_units, moneys, names, opt,
+    opt_text, snapshot, times, version_batch,
 };
+
+/// Sections of the state; orders take five.
+const TEXTS: u8 = b'a';
+const ORDERS: u8 = b'b';
+
+/// An order in the store: event time, quantity, amount, deal, account, rep; product, currency, kind, source, revision.
+type OrderWire = (i64, f64, i64, [Option<u32>; 3], [u32; 5]);
 
 /// Order lines in their newest version. Key and clock: order_id. No event is ever late.
 #[derive(Debug)]
@@ -22,7 +30,7 @@ pub struct Orders {
     rows: Rows<OrderRow>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct OrderRow {
     event_time_us: i64,
     quantity: f64,
@@ -38,10 +46,60 @@ struct OrderRow {
     revision: u32,
 }
 
+impl OrderRow {
+    fn wire(&self) -> OrderWire {
+        let refs = [opt(self.deal), opt(self.account), opt(self.rep)];
+        let texts = [self.product, self.currency, self.kind, self.source, self.revision];
+        (self.event_time_us, self.quantity, self.amount, refs, texts)
+    }
+
+    fn from_wire(order: u32, wire: OrderWire, texts: Refs) -> Result<OrderRow, StateError> {
+        let (event_time_us, quantity, amount, [deal, account, rep], [product, currency, kind, source, revision]) = wire;
+        Ok(OrderRow {
+            event_time_us,
+            quantity,
+            amount,
+            order,
+            deal: texts.known_opt(deal)?,
+            account: texts.known_opt(account)?,
+            rep: texts.known_opt(rep)?,
+            product: texts.known(product)?,
+            currency: texts.known(currency)?,
+            kind: texts.known(kind)?,
+            source: texts.known(source)?,
+            revision,
+        })
+    }
+}
+
+impl Versioned for OrderRow {
+    type Key = u32;
+
+    fn key(&self) -> u32 {
+        self.order
+    }
+
+    fn day_time_us(&self) -> i64 {
+        self.event_time_us
+    }
+
+    fn says_same(&self, other: &OrderRow) -> bool {
+        *self == OrderRow { revision: self.revision, ..*other } && self.quantity.to_bits() == other.quantity.to_bits()
+    }
+
+    fn keep_revision(&mut self, before: &OrderRow) {
+        self.revision = before.revision;
+    }
+}
+
 impl Orders {
     /// Without orders.
     pub fn new(dedup: &DedupConfig) -> Orders {
         Orders { entities: Entities::new(dedup, None), texts: Interner::default(), rows: Rows::default() }
+    }
+
+    fn view(&self) -> OrderView {
+        OrderView { ids: self.entities.ids().texts().clone(), texts: self.texts.texts().clone() }
     }
 
     fn take(&mut self, columns: &Columns<'_>, row: usize, revision: u32) -> Outcome {
@@ -115,16 +173,16 @@ impl<'a> Columns<'a> {
     }
 
     fn content(&self, row: usize) -> u64 {
-        hash_of((
-            opt_text(self.deal, row),
-            opt_text(self.account, row),
-            opt_text(self.rep, row),
-            self.product.value(row),
-            self.quantity.value(row).to_bits(),
-            self.amount.value(row),
-            self.currency.value(row),
-            self.kind.value(row),
-        ))
+        Fingerprint::default()
+            .opt_text(opt_text(self.deal, row))
+            .opt_text(opt_text(self.account, row))
+            .opt_text(opt_text(self.rep, row))
+            .text(self.product.value(row))
+            .int(self.quantity.value(row).to_bits().cast_signed())
+            .bytes(&self.amount.value(row).to_le_bytes())
+            .text(self.currency.value(row))
+            .text(self.kind.value(row))
+            .u64()
     }
 }
 
@@ -143,8 +201,34 @@ impl Operator for Orders {
     }
 
     fn snapshot(&mut self, table: &str, _clock: &LaneClock) -> Option<Arc<dyn TableSnapshot>> {
-        let view = || OrderView { ids: self.entities.ids().texts().clone(), texts: self.texts.texts().clone() };
-        (table == Table::Orders.name()).then(|| snapshot(Table::Orders.schema(), &self.rows, view()))
+        (table == Table::Orders.name()).then(|| snapshot(Table::Orders.schema(), &self.rows, self.view()))
+    }
+
+    fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
+        let versions = Versions::of(&self.rows);
+        let rows =
+            changed_rows(&[Table::Orders], |table| version_batch(table, &versions, &self.view(), clock.revision));
+        versions.settle(&mut self.rows);
+        let mut saver = Saver::default();
+        self.texts.save(TEXTS, &mut saver);
+        self.entities.save(ORDERS, &mut saver, |order| self.rows.get(order).wire());
+        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+    }
+
+    fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
+        let versions = || version_batch(table, &Versions::of(&self.rows), &self.view(), clock.revision);
+        (table == Table::Orders).then(versions).flatten()
+    }
+
+    fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        let mut loader = Loader::new(hot);
+        self.texts = loader.interner(TEXTS)?;
+        let texts = Refs { section: ORDERS, n: self.texts.len() };
+        for (order, wire) in (0..).zip(self.entities.load::<OrderWire>(ORDERS, &mut loader, None)?) {
+            self.rows.insert(OrderRow::from_wire(order, wire, texts)?);
+        }
+        self.rows.forget_changes();
+        loader.finish()
     }
 
     fn memory_bytes(&self) -> usize {

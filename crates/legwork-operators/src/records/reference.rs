@@ -18,6 +18,8 @@ const PIECE_ROWS: usize = 8192;
 
 /// Records of a reference kind, newest per identity: the key columns, and `valid_from` where there is one. Of two with one identity
 /// the one with the later offset counts. A tombstone removes every record that came with its record key; files have no record keys.
+///
+/// It has no state to keep and no rows to hand over: its lanes read their compacted topic from the start each time.
 #[derive(Debug)]
 pub struct Reference {
     kind: Kind,

@@ -9,6 +9,7 @@ use legwork_types::{EventBatch, Kind, Verdict};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::checkpoints::{check_checkpoints, plan, remembering};
 use crate::testing::{
     Row, Tables, arrivals, batch, cases, check_arrivals, clock, event, number, row, script, tables, text,
 };
@@ -122,7 +123,7 @@ macro_rules! records {
                         (Just(events), arrivals(n), arrivals(n))
                     })
                 ) {
-                    check_arrivals($kind, &OperatorConfig::default(), &events, [&one, &other], $oracle)?;
+                    check_arrivals($kind, &remembering(), &events, [&one, &other], $oracle)?;
                 }
             )*
         }
@@ -133,6 +134,32 @@ records! {
     leads_are_a_function_of_the_set_of_patches: Kind::Leads, lead(), leads;
     orders_are_a_function_of_the_set_of_versions: Kind::Orders, order(), orders;
     check_ins_are_a_function_of_the_set_of_events: Kind::CheckIns, check_in(), check_ins;
+}
+
+fn shift() -> BoxedStrategy<Value> {
+    (0..3).prop_map(|rep| json!({"rep_id": format!("rep{rep}"), "kind": "on"})).boxed()
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn records_go_on_from_checkpoints(
+        (kind, events, arrival, plan) in (0..4usize).prop_flat_map(|n| {
+            let (kind, fields) = match n {
+                0 => (Kind::Leads, lead()),
+                1 => (Kind::Orders, order()),
+                2 => (Kind::CheckIns, check_in()),
+                _ => (Kind::Shifts, shift()),
+            };
+            events(fields).prop_flat_map(move |events| {
+                let n = events.len();
+                (Just(kind), Just(events), arrivals(n), plan())
+            })
+        })
+    ) {
+        check_checkpoints(kind, &remembering(), &events, &arrival, &plan)?;
+    }
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Record keys with their clocks, and facts that count once.
 
+use legwork_types::StateError;
+
+use super::persist::{Dirty, Loader, Refs, Saver, damaged, opt_time};
 use super::{DedupConfig, Interner, Outcome, Seen, seen::Mark};
 
 /// Keys by dense number, and the newest event time accepted for each.
@@ -7,6 +10,7 @@ use super::{DedupConfig, Interner, Outcome, Seen, seen::Mark};
 pub(crate) struct Keys {
     pub(crate) names: Interner,
     pub(crate) clocks_us: Vec<i64>,
+    dirty: Dirty,
 }
 
 impl Keys {
@@ -16,6 +20,7 @@ impl Keys {
         let key = self.names.intern(name);
         if key as usize == self.clocks_us.len() {
             self.clocks_us.push(i64::MIN);
+            self.dirty.mark(key);
         }
         key
     }
@@ -24,12 +29,37 @@ impl Keys {
     #[inline]
     pub(crate) fn advance(&mut self, key: u32, event_time_us: i64) {
         let clock_us = &mut self.clocks_us[key as usize];
-        *clock_us = (*clock_us).max(event_time_us);
+        if *clock_us < event_time_us {
+            *clock_us = event_time_us;
+            self.dirty.mark(key);
+        }
+    }
+
+    /// Writes what changed since the last checkpoint, names into section `section` and clocks into the one after.
+    pub(crate) fn save(&mut self, section: u8, saver: &mut Saver) {
+        self.names.save(section, saver);
+        let blocks = self.dirty.take(self.clocks_us.len());
+        // None for a key of which no event was accepted.
+        let clock = |key: u32| opt_time(self.clocks_us[key as usize]);
+        saver.blocks(section + 1, &blocks, self.clocks_us.len(), clock);
+    }
+
+    /// Takes up what was written.
+    pub(crate) fn load(section: u8, loader: &mut Loader<'_>) -> Result<Keys, StateError> {
+        let names = loader.interner(section)?;
+        let clocks = loader.blocks::<Option<i64>>(section + 1)?;
+        if clocks.len() != names.len() {
+            return Err(damaged(section + 1, 0, format!("{} clocks of {} keys", clocks.len(), names.len())));
+        }
+        let mut keys = Keys { names, ..Keys::default() };
+        keys.clocks_us = clocks.into_iter().map(|clock_us| clock_us.unwrap_or(i64::MIN)).collect();
+        keys.dirty.take(0);
+        Ok(keys)
     }
 
     /// Bytes allocated.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.names.memory_bytes() + 8 * self.clocks_us.capacity()
+        self.names.memory_bytes() + 8 * self.clocks_us.capacity() + self.dirty.memory_bytes()
     }
 }
 
@@ -52,7 +82,7 @@ impl FactLog {
     #[inline]
     pub(crate) fn offer(&mut self, key: u32, source: &str, event_id: &str, event_time_us: i64) -> Outcome {
         let mark = Mark::new(source, event_id);
-        if self.seen.contains(mark) {
+        if self.seen.contains(mark, |key| self.keys.clocks_us[key as usize]) {
             return Outcome::Duplicate;
         }
         let clock_us = self.keys.clocks_us[key as usize];
@@ -63,6 +93,19 @@ impl FactLog {
         let clocks_us = &self.keys.clocks_us;
         self.seen.insert(mark, key, event_time_us, |key| clocks_us[key as usize]);
         Outcome::Accepted { is_reordered: event_time_us < clock_us }
+    }
+
+    /// Writes what changed since the last checkpoint, into sections `section` and the three after.
+    pub(crate) fn save(&mut self, section: u8, saver: &mut Saver) {
+        self.keys.save(section, saver);
+        self.seen.save(section + 2, saver);
+    }
+
+    /// Takes up what was written.
+    pub(crate) fn load(&mut self, section: u8, loader: &mut Loader<'_>) -> Result<(), StateError> {
+        self.keys = Keys::load(section, loader)?;
+        let (refs, clocks_us) = (Refs { section: section + 3, n: self.keys.names.len() }, &self.keys.clocks_us);
+        self.seen.load(section + 2, loader, refs, |key| clocks_us[key as usize])
     }
 
     /// Bytes allocated.

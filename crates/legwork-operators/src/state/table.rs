@@ -1,5 +1,7 @@
 //! Compact rows in shared blocks, and snapshots of them that become Arrow when read.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use legwork_types::TableSnapshot;
 
 use super::Texts;
+use super::persist::BLOCK_ITEMS;
 
 /// The time that stands for none.
 pub(crate) const NO_TIME: i64 = i64::MIN;
@@ -36,25 +39,116 @@ impl<R> Block<R> {
     }
 }
 
-/// Rows by slot. Slots of removed rows are used again.
+/// Rows by slot. Slots of removed rows are used again, the smallest first.
 #[derive(Clone, Debug)]
 pub(crate) struct Rows<R> {
     blocks: Vec<Arc<Block<R>>>,
-    free: Vec<u32>,
+    free: BinaryHeap<Reverse<u32>>,
     n_live: usize,
+    touched: Option<Touched<R>>,
+}
+
+/// Slots touched since the last checkpoint, with the rows that were in them then.
+#[derive(Clone, Debug)]
+struct Touched<R> {
+    is_touched: Vec<u64>,
+    before: Vec<(u32, Option<R>)>,
 }
 
 impl<R> Default for Rows<R> {
     fn default() -> Rows<R> {
-        Rows { blocks: Vec::new(), free: Vec::new(), n_live: 0 }
+        Rows { blocks: Vec::new(), free: BinaryHeap::new(), n_live: 0, touched: None }
+    }
+}
+
+impl<R: Copy> Touched<R> {
+    #[inline]
+    fn touch(&mut self, slot: u32, before: impl FnOnce() -> Option<R>) {
+        let (idx, bit) = (slot as usize / 64, 1 << (slot % 64));
+        if self.is_touched.len() <= idx {
+            self.is_touched.resize(idx + 1, 0);
+        }
+        if self.is_touched[idx] & bit == 0 {
+            self.is_touched[idx] |= bit;
+            self.before.push((slot, before()));
+        }
     }
 }
 
 impl<R: Copy> Rows<R> {
+    /// The rows, by slot, as they came from the store; false where a slot is free. What changes from now on is noted.
+    pub(crate) fn restored(by_slot: impl IntoIterator<Item = (R, bool)>) -> Rows<R> {
+        let mut rows = Rows::default();
+        let mut free = Vec::new();
+        for (row, is_live) in by_slot {
+            let slot = rows.insert(row);
+            if !is_live {
+                free.push(slot);
+            }
+        }
+        free.into_iter().for_each(|slot| rows.remove(slot));
+        rows.forget_changes();
+        rows
+    }
+
+    /// Slots touched since the last checkpoint, with the rows that were in them then. None before the first one: every row is new.
+    pub(crate) fn touched(&self) -> Option<&[(u32, Option<R>)]> {
+        self.touched.as_ref().map(|touched| touched.before.as_slice())
+    }
+
+    /// Blocks of slots, as they lie in the store, with touched ones; all before the first checkpoint.
+    pub(crate) fn touched_blocks(&self) -> Vec<u32> {
+        match &self.touched {
+            None => (0..self.n_slots().div_ceil(BLOCK_ITEMS) as u32).collect(),
+            Some(touched) => {
+                let mut blocks: Vec<u32> = touched.before.iter().map(|(slot, _)| slot / BLOCK_ITEMS as u32).collect();
+                blocks.sort_unstable();
+                blocks.dedup();
+                blocks
+            }
+        }
+    }
+
+    /// What is there counts as handed over.
+    pub(crate) fn forget_changes(&mut self) {
+        let touched = self.touched.get_or_insert_with(|| Touched { is_touched: Vec::new(), before: Vec::new() });
+        for (slot, _) in touched.before.drain(..) {
+            touched.is_touched[slot as usize / 64] = 0;
+        }
+        touched.before.shrink_to(1 << 12);
+    }
+
+    /// How many slots there are.
+    pub(crate) fn n_slots(&self) -> usize {
+        self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK_ROWS + last.rows.len())
+    }
+
+    /// The row in a slot, if there is one.
+    pub(crate) fn live(&self, slot: u32) -> Option<&R> {
+        let (block_idx, idx) = split(slot);
+        let block = self.blocks.get(block_idx).filter(|block| block.is_live(idx))?;
+        Some(&block.rows[idx])
+    }
+
+    /// All rows.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &R> {
+        self.blocks.iter().flat_map(|block| block.live_rows())
+    }
+
+    #[inline]
+    fn touch(&mut self, slot: u32) {
+        if let Some(touched) = &mut self.touched {
+            let (block_idx, idx) = split(slot);
+            let block = &self.blocks[block_idx];
+            touched.touch(slot, || block.is_live(idx).then(|| block.rows[idx]));
+        }
+    }
+
     /// Adds a row; gives its slot. Without removals slots are dense from 0.
     pub(crate) fn insert(&mut self, row: R) -> u32 {
         self.n_live += 1;
-        if let Some(slot) = self.free.pop() {
+        if let Some(Reverse(slot)) = self.free.pop() {
+            self.touch(slot);
             let (block_idx, idx) = split(slot);
             let block = Arc::make_mut(&mut self.blocks[block_idx]);
             block.rows[idx] = row;
@@ -69,7 +163,11 @@ impl<R: Copy> Rows<R> {
         let idx = block.rows.len();
         block.rows.push(row);
         block.live[idx / 64] |= 1 << (idx % 64);
-        u32::try_from(block_idx * BLOCK_ROWS + idx).expect("fewer than 2^32 rows fit into memory")
+        let slot = u32::try_from(block_idx * BLOCK_ROWS + idx).expect("fewer than 2^32 rows fit into memory");
+        if let Some(touched) = &mut self.touched {
+            touched.touch(slot, || None);
+        }
+        slot
     }
 
     /// The row in a slot.
@@ -82,25 +180,33 @@ impl<R: Copy> Rows<R> {
     /// The row in a slot, to be changed. Copies the block when a snapshot holds it.
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> &mut R {
+        self.touch(slot);
         let (block_idx, idx) = split(slot);
         &mut Arc::make_mut(&mut self.blocks[block_idx]).rows[idx]
     }
 
     /// Removes the row in a slot.
     pub(crate) fn remove(&mut self, slot: u32) {
+        self.touch(slot);
         let (block_idx, idx) = split(slot);
         let block = Arc::make_mut(&mut self.blocks[block_idx]);
         debug_assert!(block.is_live(idx));
         block.live[idx / 64] &= !(1 << (idx % 64));
         self.n_live -= 1;
-        self.free.push(slot);
+        self.free.push(Reverse(slot));
     }
 
     /// Bytes allocated.
     pub(crate) fn memory_bytes(&self) -> usize {
         let full = self.blocks.len().saturating_sub(1) * BLOCK_ROWS;
         let rows = full + self.blocks.last().map_or(0, |block| block.rows.capacity());
-        rows * size_of::<R>() + self.blocks.len() * size_of::<Block<R>>() + 4 * self.free.capacity()
+        let touched = |touched: &Touched<R>| {
+            8 * touched.is_touched.capacity() + touched.before.capacity() * size_of::<(u32, Option<R>)>()
+        };
+        rows * size_of::<R>()
+            + self.blocks.len() * size_of::<Block<R>>()
+            + 4 * self.free.capacity()
+            + self.touched.as_ref().map_or(0, touched)
     }
 }
 
@@ -255,7 +361,7 @@ mod tests {
         assert_eq!(values(before.as_ref()), (0..10_000).collect::<Vec<_>>());
         assert_eq!(values(after.as_ref())[..3], [-1, 3, 5]);
         assert_eq!(values(after.as_ref()).len(), 5_000);
-        assert_eq!(rows.insert(77), 9_998);
+        assert_eq!(rows.insert(77), 0);
         assert_eq!(before.chunk(1, Some(&[])).num_rows(), 10_000 - 8_192);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Index, hash_of};
+use super::{Index, Saver, hash_of};
 
 /// The id of no string.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -60,6 +60,11 @@ impl Texts {
         (id != NONE).then(|| self.get(id))
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.last().map_or(0, |last| (self.blocks.len() - 1) * BLOCK_TEXTS + last.ends.len())
+    }
+
     /// Bytes allocated.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.n_bytes_full + self.blocks.last().map_or(0, |last| last.text.capacity() + 4 * last.ends.capacity())
@@ -71,8 +76,8 @@ impl Texts {
 pub(crate) struct Interner {
     texts: Texts,
     index: Index,
-    n_texts: u32,
     recent: u32,
+    n_saved: usize,
 }
 
 impl Interner {
@@ -89,7 +94,7 @@ impl Interner {
     /// As [`Interner::intern`], for strings that are mostly the one before again.
     #[inline]
     pub(crate) fn intern_again(&mut self, text: &str) -> u32 {
-        if self.n_texts == 0 || self.texts.get(self.recent) != text {
+        if self.len() == 0 || self.texts.get(self.recent) != text {
             self.recent = self.intern(text);
         }
         self.recent
@@ -99,7 +104,6 @@ impl Interner {
     pub(crate) fn add(&mut self, hash: u64, text: &str) -> u32 {
         let id = self.texts.push(text);
         self.index.insert(hash, id);
-        self.n_texts += 1;
         id
     }
 
@@ -123,7 +127,17 @@ impl Interner {
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.n_texts as usize
+        self.texts.len()
+    }
+
+    /// Writes the strings that are new since the last checkpoint.
+    pub(crate) fn save(&mut self, section: u8, saver: &mut Saver) {
+        saver.texts(section, &self.texts, &mut self.n_saved);
+    }
+
+    /// All that are there come from the store.
+    pub(crate) fn count_as_saved(&mut self) {
+        self.n_saved = self.texts.len();
     }
 
     /// Bytes allocated.

@@ -1,5 +1,7 @@
 //! Whole histories of patches by key, and folding them again where something came late.
 
+mod stored;
+
 use std::cmp::Ordering;
 
 use arrow::array::{
@@ -10,6 +12,7 @@ use arrow::datatypes::{Date32Type, Decimal128Type, Float64Type, TimestampMicrose
 use legwork_types::{EventBatch, Verdicts};
 
 use super::{Common, Index, Interner, NONE, Outcome, Tally, Texts, hash_of};
+use stored::Saving;
 
 /// Type of a field that a patch may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,15 @@ pub(crate) enum FieldType {
     Real,
     Money,
     Flag,
+}
+
+impl FieldType {
+    fn n_words(self) -> usize {
+        match self {
+            FieldType::Text | FieldType::Date | FieldType::Flag => 1,
+            FieldType::Time | FieldType::Real | FieldType::Money => 2,
+        }
+    }
 }
 
 /// A field that a patch may set. At most 16 of them.
@@ -129,6 +141,7 @@ pub(crate) struct Patches {
     dirty: Vec<u32>,
     pending: Vec<u32>,
     scratch: Vec<u32>,
+    saving: Saving,
 }
 
 impl Patches {
@@ -150,6 +163,7 @@ impl Patches {
             dirty: Vec::new(),
             pending: Vec::new(),
             scratch: Vec::new(),
+            saving: Saving::default(),
         }
     }
 
@@ -192,6 +206,8 @@ impl Patches {
             patch.event_id = self.patches[same as usize].event_id;
             let old_key = std::mem::replace(&mut self.patches[same as usize].key, NONE);
             self.mark_dirty(old_key);
+            self.saving.patches.mark(same);
+            self.saving.keys.mark(old_key);
             self.by_event.remove(hash, same);
         } else {
             patch.event_id = self.event_ids.push(&event_id);
@@ -199,6 +215,8 @@ impl Patches {
         let number = u32::try_from(self.patches.len()).expect("fewer than 2^32 patches fit into memory");
         self.by_event.insert(hash, number);
         self.patches.push(patch);
+        self.saving.patches.mark(number);
+        self.saving.keys.mark(patch.key);
         let clock_us = &mut self.clocks_us[patch.key as usize];
         let is_reordered = patch.event_time_us < *clock_us;
         *clock_us = patch.event_time_us.max(*clock_us);
@@ -335,6 +353,7 @@ impl Patches {
             self.newest.push(NONE);
             self.clocks_us.push(i64::MIN);
             self.is_dirty.push(false);
+            self.saving.keys.mark(key);
         }
         let words_start = u32::try_from(self.words.len()).expect("patches hold less than 16 GiB");
         let mut set = 0;
@@ -358,7 +377,9 @@ impl Patches {
 
     /// Bytes allocated.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.keys.memory_bytes()
+        self.saving.patches.memory_bytes()
+            + self.saving.keys.memory_bytes()
+            + self.keys.memory_bytes()
             + 13 * self.newest.capacity()
             + self.patches.capacity() * size_of::<Patch>()
             + 4 * self.words.capacity()
