@@ -4,15 +4,28 @@
 //! everything that changed in a lane since the one before, or nothing of it. What lives here: the store behind a trait, in memory and on
 //! an object store; formats and checksums; the decisions of recovery as pure functions. What does not: what the bytes mean.
 
+mod format;
+mod layout;
+mod liveness;
+mod memory;
+pub mod recovery;
+#[cfg(feature = "slate")]
+pub mod slate;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use legwork_types::{LaneId, StateEntry};
-use serde::{Deserialize, Serialize};
+
+pub use format::FORMAT;
+pub use memory::{Faults, MemoryStore, Operation};
 
 /// What a checkpoint says of its lane.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// Number of the checkpoint, from 1, without holes. It is the `revision` of the rows that it holds.
     pub number: u32,
@@ -30,6 +43,9 @@ pub struct Head {
     pub settings: String,
     /// The newest revision whose rows are all in the lake, or carried.
     pub lake_through: u32,
+    /// For each table of the lake that holds rows of this lane: the transaction number that it is known to have reached. A table that has
+    /// a smaller one, or is gone, has lost rows that the store dropped: [`recovery::decide`] then halts. Tables left out are not judged.
+    pub lake_tables: BTreeMap<String, u32>,
 }
 
 /// Rows of a table that are not in the lake yet, as Arrow IPC.
@@ -56,7 +72,7 @@ pub struct Checkpoint {
     pub rows: Vec<(String, Vec<u8>)>,
     /// Pending rows up to and including this number are dropped, then `carried` stands in their place, under this number.
     pub drop_rows_through: Option<u32>,
-    /// Rows among those dropped that the lake left out, open ones: (table, Arrow IPC).
+    /// Rows among those dropped that the lake left out, open ones: (table, Arrow IPC). Without a drop they stand under number 0.
     pub carried: Vec<(String, Vec<u8>)>,
 }
 
