@@ -1,3 +1,4 @@
 //! Tests over whole tables.
 
 mod commits;
+mod engines;
