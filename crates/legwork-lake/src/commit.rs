@@ -1,0 +1,232 @@
+//! Rows of lanes into a table, once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{Field, Schema};
+use deltalake::kernel::{Action, Add};
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use legwork_types::LaneId;
+use tracing::{info, warn};
+
+use crate::files::{FileFormat, FileRole, by_day, conform};
+use crate::layout::CHECKPOINT_EVERY;
+use crate::log::{ATTEMPTS_MAX, CommitFailure, TableLog, Version, pause};
+use crate::table::{DAY, LANE};
+use crate::{Lake, LakeError, LakeTable, Shape};
+
+/// What a lane has for a table.
+#[derive(Clone, Debug)]
+pub struct LaneCommit {
+    /// Lane.
+    pub lane: LaneId,
+    /// The newest checkpoint whose rows are all here.
+    pub through: u32,
+    /// Rows, each batch with the number of the checkpoint that delivers them: batches up to what the table holds already are left out.
+    /// Rows that an earlier commit left out on purpose (open ones) come with the number of the checkpoint that brings them now.
+    /// *Shape:* the table's columns without `lane` and `day`.
+    pub rows: Vec<(u32, RecordBatch)>,
+}
+
+/// What became of a lane's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneOutcome {
+    /// They are in the table now.
+    Done,
+    /// They were there before.
+    AlreadyThere,
+    /// The table holds a newer checkpoint of this lane than the lane knows of: its store is not the one that wrote the table. The lane
+    /// must halt.
+    Ahead {
+        /// What the table holds.
+        at: u32,
+    },
+}
+
+/// A commit that ended well.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The version that holds the rows; the newest one found where nothing was left to commit.
+    pub version: u64,
+    /// By lane, in the order of the lanes handed over.
+    pub lanes: Vec<(LaneId, LaneOutcome)>,
+}
+
+/// What to do for a lane whose rows go through checkpoint `through`, when the table holds `at`. None: its rows are to be written.
+fn decide(at: Option<u32>, through: u32) -> Option<LaneOutcome> {
+    match at {
+        Some(at) if at == through => Some(LaneOutcome::AlreadyThere),
+        Some(at) if at > through => Some(LaneOutcome::Ahead { at }),
+        _ => None,
+    }
+}
+
+/// Files written for some lanes, not committed yet.
+struct Staged {
+    /// What the table held of each lane when the files were written.
+    lanes: Vec<(LaneId, Option<u32>)>,
+    schema: Arc<Schema>,
+    files: Vec<Add>,
+}
+
+impl Lake {
+    /// Commits the rows of all lanes as one version of the table: one file a UTC day, one transaction a lane. Makes the table where it
+    /// is missing, and gives it new columns. Rows that are there already are not written again, whatever happened to an earlier call.
+    ///
+    /// *Errors:* `Unavailable` and `Contended`: call again with the same, it may have happened. `Newer`, `ColumnType`, `Layout`: nothing
+    /// was written. `Rows`: what was handed over is no row of this table.
+    pub async fn commit(&self, table: &LakeTable, lanes: Vec<LaneCommit>) -> Result<Committed, LakeError> {
+        let distinct: HashSet<&LaneId> = lanes.iter().map(|commit| &commit.lane).collect();
+        if distinct.len() != lanes.len() {
+            return Err(LakeError::rows(table.name(), "a lane is named twice"));
+        }
+        if let Some(commit) = lanes.iter().find(|commit| commit.rows.iter().any(|(number, _)| *number > commit.through))
+        {
+            return Err(LakeError::rows(
+                table.name(),
+                format!("rows of {} beyond checkpoint {}", commit.lane, commit.through),
+            ));
+        }
+        let log = self.log(table)?;
+        let _one_at_a_time = log.committing.lock().await;
+        let attempts = Attempts { table, log: &log, lanes: &lanes };
+        let done = tokio::time::timeout(self.inner.config.commit_timeout, attempts.run()).await;
+        let limit = self.inner.config.commit_timeout;
+        done.unwrap_or_else(|_| {
+            Err(LakeError::unavailable(table.name(), "committed to", format!("not done within {limit:?}")))
+        })
+    }
+}
+
+struct Attempts<'a> {
+    table: &'a LakeTable,
+    log: &'a TableLog,
+    lanes: &'a [LaneCommit],
+}
+
+impl Attempts<'_> {
+    async fn run(&self) -> Result<Committed, LakeError> {
+        let (mut staged, mut tried) = (None, HashSet::new());
+        let mut last = None;
+        for n_attempts in 0..ATTEMPTS_MAX {
+            pause(n_attempts).await;
+            match self.attempt(&mut staged, &mut tried).await {
+                Ok(Ok(committed)) => return Ok(committed),
+                Ok(Err(CommitFailure::Refused(error))) => return Err(error),
+                Ok(Err(CommitFailure::Conflict)) => last = None,
+                Ok(Err(CommitFailure::Unknown(detail))) => {
+                    warn!(
+                        table = self.table.name(),
+                        detail, "a commit's outcome is not known: reading the table again"
+                    );
+                    last = Some(LakeError::unavailable(self.table.name(), "committed to", detail));
+                }
+                Err(error) if error.kind() == crate::ErrorKind::Retry => {
+                    warn!(table = self.table.name(), %error, "a commit is tried again");
+                    last = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let contended = LakeError::Contended { table: self.table.name().to_owned(), n_attempts: ATTEMPTS_MAX };
+        Err(last.unwrap_or(contended))
+    }
+
+    /// Reads the newest version, decides, writes what is left to write, and commits against that version.
+    async fn attempt(
+        &self,
+        staged: &mut Option<Staged>,
+        tried: &mut HashSet<LaneId>,
+    ) -> Result<Result<Committed, CommitFailure>, LakeError> {
+        let version = self.log.ready(self.table).await?;
+        let decided = |commit: &LaneCommit| decide(version.transactions.get(&commit.lane).copied(), commit.through);
+        let pending: Vec<&LaneCommit> = self.lanes.iter().filter(|commit| decided(commit).is_none()).collect();
+        let outcomes = |done: &HashSet<LaneId>| {
+            let outcome = |commit: &LaneCommit| match decided(commit) {
+                // Ours, of an attempt whose answer was lost.
+                Some(LaneOutcome::AlreadyThere) | None if done.contains(&commit.lane) => LaneOutcome::Done,
+                Some(outcome) => outcome,
+                None => LaneOutcome::Done,
+            };
+            self.lanes.iter().map(|commit| (commit.lane.clone(), outcome(commit))).collect()
+        };
+        if pending.is_empty() {
+            return Ok(Ok(Committed { version: version.number(), lanes: outcomes(tried) }));
+        }
+        self.stage(&version, &pending, staged).await?;
+        let files = staged.iter().flat_map(|staged| staged.files.iter().cloned());
+        let actions: Vec<Action> = files.map(Action::Add).collect();
+        let transactions = pending.iter().map(|commit| (commit.lane.clone(), commit.through)).collect();
+        let operation =
+            DeltaOperation::Write { mode: SaveMode::Append, partition_by: Some(vec![DAY.to_owned()]), predicate: None };
+        tried.extend(pending.iter().map(|commit| commit.lane.clone()));
+        let n_files = actions.len();
+        let number = match self.log.commit(Some(&version), actions, operation, transactions).await {
+            Ok(number) => number,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        info!(table = self.table.name(), version = number, n_lanes = pending.len(), n_files, "committed to the lake");
+        self.log.checkpoint(number, CHECKPOINT_EVERY).await;
+        Ok(Ok(Committed { version: number, lanes: outcomes(tried) }))
+    }
+
+    /// Writes the pending lanes' files, unless an attempt before this one has written just these. Files of an attempt whose lanes were
+    /// others stay behind for vacuum.
+    async fn stage(
+        &self,
+        version: &Version,
+        pending: &[&LaneCommit],
+        staged: &mut Option<Staged>,
+    ) -> Result<(), LakeError> {
+        let found = version.delta.snapshot().arrow_schema();
+        let format = FileFormat::new(self.table, &found);
+        let at = |commit: &&LaneCommit| (commit.lane.clone(), version.transactions.get(&commit.lane).copied());
+        let lanes: Vec<_> = pending.iter().map(at).collect();
+        let is_same = |staged: &&mut Staged| staged.lanes == lanes && staged.schema == *format.schema();
+        if staged.as_mut().as_ref().is_some_and(is_same) {
+            return Ok(());
+        }
+        let mut days: BTreeMap<i32, Vec<RecordBatch>> = BTreeMap::new();
+        for (commit, (_, at)) in pending.iter().zip(&lanes) {
+            let fresh = commit.rows.iter().filter(|(number, rows)| Some(*number) > *at && rows.num_rows() > 0);
+            for (_, rows) in fresh {
+                let rows = match self.table.shape() {
+                    Shape::Versions => with_lane(self.table, rows, &commit.lane)?,
+                    Shape::Events => rows.clone(),
+                };
+                for (day, rows) in by_day(self.table, &conform(self.table.name(), &rows, format.schema())?)? {
+                    days.entry(day).or_default().push(rows);
+                }
+            }
+        }
+        let mut files = Vec::with_capacity(days.len());
+        let store = self.log.store();
+        for (day, batches) in days {
+            let mut file = format.start()?;
+            for rows in &batches {
+                file.write(rows)?;
+            }
+            files.push(self.log.within("written to", file.finish(store.as_ref(), FileRole::Part, day, true)).await?);
+        }
+        *staged = Some(Staged { lanes, schema: format.schema().clone(), files });
+        Ok(())
+    }
+}
+
+fn with_lane(table: &LakeTable, rows: &RecordBatch, lane: &LaneId) -> Result<RecordBatch, LakeError> {
+    let lane: ArrayRef =
+        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(lane.to_string(), rows.num_rows())));
+    let field = Arc::new(Field::new(LANE, lane.data_type().clone(), false));
+    let fields: Vec<_> = rows.schema().fields().iter().cloned().chain([field]).collect();
+    let columns = rows.columns().iter().cloned().chain([lane]).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| LakeError::rows(table.name(), error))
+}
+
+/// Lanes and what a table holds of them, for logs of tests.
+#[cfg(test)]
+pub(crate) fn numbers(transactions: &HashMap<LaneId, u32>) -> Vec<(String, u32)> {
+    let mut numbers: Vec<_> = transactions.iter().map(|(lane, number)| (lane.to_string(), *number)).collect();
+    numbers.sort();
+    numbers
+}

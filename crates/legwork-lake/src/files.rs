@@ -1,0 +1,292 @@
+//! Data files: rows of one day as Parquet, with the statistics that the log keeps of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::{cast, filter_record_batch, max, min};
+use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use chrono::{DateTime, Days, NaiveDate};
+use deltalake::kernel::Add;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use serde_json::{Map, Value, json};
+
+use crate::layout::same_type;
+use crate::table::DAY;
+use crate::{LakeError, LakeTable};
+
+const DAY_US: i64 = 86_400_000_000;
+/// Rows of a row group: what a reader skips or reads at once.
+const ROW_GROUP_ROWS: usize = 128 * 1024;
+
+/// A UTC day as the name of its partition.
+pub(crate) fn day_name(day: i32) -> String {
+    let epoch = NaiveDate::default();
+    let date = match day >= 0 {
+        true => epoch.checked_add_days(Days::new(u64::from(day.unsigned_abs()))),
+        false => epoch.checked_sub_days(Days::new(u64::from(day.unsigned_abs()))),
+    };
+    date.unwrap_or(epoch).to_string()
+}
+
+/// The UTC day of a partition's name.
+pub(crate) fn parse_day(name: &str) -> Option<i32> {
+    let date: NaiveDate = name.parse().ok()?;
+    i32::try_from(date.signed_duration_since(NaiveDate::default()).num_days()).ok()
+}
+
+/// What a file is to whoever compacts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileRole {
+    /// As a commit of lanes wrote it.
+    Part,
+    /// Several merged, sorted.
+    Merged,
+    /// One of those that hold a day sorted and, for versions, resolved.
+    Resolved,
+}
+
+impl FileRole {
+    const ALL: [FileRole; 3] = [FileRole::Part, FileRole::Merged, FileRole::Resolved];
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            FileRole::Part => "part",
+            FileRole::Merged => "merged",
+            FileRole::Resolved => "resolved",
+        }
+    }
+
+    /// By the name of a file. Another engine's files count as parts.
+    pub(crate) fn of(path: &str) -> FileRole {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let prefix = name.split('-').next().unwrap_or(name);
+        FileRole::ALL.into_iter().find(|role| role.prefix() == prefix).unwrap_or(FileRole::Part)
+    }
+}
+
+/// *Returns* `rows` with the columns of `schema`, in its order: null where they lack one that may be null, without those that it does
+/// not have. *Errors:* `Rows` where a column has another type, or must have a value and has none.
+pub(crate) fn conform(table: &str, rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, LakeError> {
+    let column = |field: &Arc<Field>| -> Result<ArrayRef, LakeError> {
+        match rows.column_by_name(field.name()) {
+            None if field.is_nullable() => Ok(new_null_array(field.data_type(), rows.num_rows())),
+            None => Err(LakeError::rows(table, format!("no column {}", field.name()))),
+            Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
+            Some(column) if same_type(column.data_type(), field.data_type()) => {
+                cast(column, field.data_type()).map_err(|error| LakeError::rows(table, error))
+            }
+            Some(column) => {
+                let (found, expected) = (column.data_type(), field.data_type());
+                Err(LakeError::rows(table, format!("column {} is {found}, expected {expected}", field.name())))
+            }
+        }
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(|error| LakeError::rows(table, error))
+}
+
+/// Parts rows by the UTC day of their day column. *Shape:* the columns of `rows`, each row in one of the days, in the order they came.
+pub(crate) fn by_day(table: &LakeTable, rows: &RecordBatch) -> Result<Vec<(i32, RecordBatch)>, LakeError> {
+    let column = rows
+        .column_by_name(table.day_column())
+        .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    let column = column.ok_or_else(|| LakeError::rows(table.name(), format!("{} is no time", table.day_column())))?;
+    if column.null_count() > 0 {
+        return Err(LakeError::rows(table.name(), format!("{} is null", table.day_column())));
+    }
+    let mut days: Vec<i32> = Vec::with_capacity(column.len());
+    for &us in column.values() {
+        days.push(
+            i32::try_from(us.div_euclid(DAY_US))
+                .map_err(|_| LakeError::rows(table.name(), "a time beyond all days"))?,
+        );
+    }
+    let mut distinct = days.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    if let [day] = distinct[..] {
+        return Ok(vec![(day, rows.clone())]);
+    }
+    let part = |day: i32| {
+        let mask = days.iter().map(|of| Some(*of == day)).collect();
+        filter_record_batch(rows, &mask).map(|rows| (day, rows)).map_err(|error| LakeError::rows(table.name(), error))
+    };
+    distinct.into_iter().map(part).collect()
+}
+
+/// How a table's files are written.
+#[derive(Clone, Debug)]
+pub(crate) struct FileFormat {
+    table: String,
+    schema: SchemaRef,
+    skipping: Vec<String>,
+    properties: WriterProperties,
+}
+
+impl FileFormat {
+    /// `schema`: the columns of the table as it is, those that this binary does not know left out.
+    pub(crate) fn new(table: &LakeTable, found: &Schema) -> FileFormat {
+        let fields = found.fields().iter().filter(|field| table.file_schema().index_of(field.name()).is_ok());
+        FileFormat::with_schema(table, Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())))
+    }
+
+    /// Of every column that the table has, those included that only a newer binary knows: compaction loses none.
+    pub(crate) fn whole(table: &LakeTable, found: &Schema) -> FileFormat {
+        let fields = found.fields().iter().filter(|field| field.name() != DAY);
+        FileFormat::with_schema(table, Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())))
+    }
+
+    fn with_schema(table: &LakeTable, schema: SchemaRef) -> FileFormat {
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_created_by(concat!("legwork ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_statistics_enabled(EnabledStatistics::None);
+        // In the footer also of what files are sorted by: a reader then finds a device's row group, and the footer lives as long as the rows.
+        for column in table.skipping().iter().chain(table.sort()) {
+            properties =
+                properties.set_column_statistics_enabled(ColumnPath::from(column.as_str()), EnabledStatistics::Chunk);
+        }
+        FileFormat {
+            table: table.name().to_owned(),
+            schema,
+            skipping: table.skipping().to_vec(),
+            properties: properties.build(),
+        }
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// A file under way, in memory.
+    pub(crate) fn start(&self) -> Result<FileWriter, LakeError> {
+        let writer = ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(self.properties.clone()));
+        let writer = writer.map_err(|error| LakeError::rows(&self.table, error))?;
+        let stats = self.skipping.iter().filter_map(|column| {
+            let index = self.schema.index_of(column).ok()?;
+            Some(ColumnStats { index, name: column.clone(), range: None, n_nulls: 0 })
+        });
+        Ok(FileWriter {
+            table: self.table.clone(),
+            schema: self.schema.clone(),
+            writer,
+            n_rows: 0,
+            stats: stats.collect(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct ColumnStats {
+    index: usize,
+    name: String,
+    range: Option<(i64, i64)>,
+    n_nulls: usize,
+}
+
+/// A file under way, in memory.
+#[derive(Debug)]
+pub(crate) struct FileWriter {
+    table: String,
+    schema: SchemaRef,
+    writer: ArrowWriter<Vec<u8>>,
+    n_rows: usize,
+    stats: Vec<ColumnStats>,
+}
+
+fn range(column: &dyn Array) -> Option<(i64, i64)> {
+    match column.data_type() {
+        DataType::Timestamp(..) => {
+            let column = column.as_primitive_opt::<TimestampMicrosecondType>()?;
+            Some((min(column)?, max(column)?))
+        }
+        DataType::Int64 => {
+            let column = column.as_primitive::<Int64Type>();
+            Some((min(column)?, max(column)?))
+        }
+        DataType::Int32 => range(&cast(column, &DataType::Int64).ok()?),
+        DataType::Date32 => {
+            let column = column.as_primitive::<Date32Type>();
+            Some((i64::from(min(column)?), i64::from(max(column)?)))
+        }
+        _ => None,
+    }
+}
+
+impl FileWriter {
+    /// *Shape:* the format's schema.
+    pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<(), LakeError> {
+        self.writer.write(rows).map_err(|error| LakeError::rows(&self.table, error))?;
+        self.n_rows += rows.num_rows();
+        for stats in &mut self.stats {
+            let column = rows.column(stats.index);
+            stats.n_nulls += column.null_count();
+            if let Some((low, high)) = range(column) {
+                let (before_low, before_high) = stats.range.unwrap_or((low, high));
+                stats.range = Some((low.min(before_low), high.max(before_high)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// About how many bytes the file will have.
+    pub(crate) fn n_bytes(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
+    }
+
+    fn stats(&self) -> String {
+        let (mut low, mut high, mut nulls) = (Map::new(), Map::new(), Map::new());
+        for stats in &self.stats {
+            nulls.insert(stats.name.clone(), json!(stats.n_nulls));
+            let Some((from, to)) = stats.range else { continue };
+            let value = |value: i64| match self.schema.field(stats.index).data_type() {
+                DataType::Timestamp(..) => DateTime::from_timestamp_micros(value)
+                    .map(|time| Value::String(time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())),
+                DataType::Date32 => i32::try_from(value).ok().map(|day| Value::String(day_name(day))),
+                _ => Some(json!(value)),
+            };
+            if let (Some(from), Some(to)) = (value(from), value(to)) {
+                low.insert(stats.name.clone(), from);
+                high.insert(stats.name.clone(), to);
+            }
+        }
+        json!({ "numRecords": self.n_rows, "minValues": low, "maxValues": high, "nullCount": nulls }).to_string()
+    }
+
+    /// Writes the file and *returns* the action that adds it. Until that is committed nobody reads it.
+    pub(crate) async fn finish(
+        self,
+        store: &dyn ObjectStore,
+        role: FileRole,
+        day: i32,
+        is_new_data: bool,
+    ) -> Result<Add, LakeError> {
+        let stats = self.stats();
+        let bytes = self.writer.into_inner().map_err(|error| LakeError::rows(&self.table, error))?;
+        let (day, size) = (day_name(day), bytes.len());
+        let path = format!("{DAY}={day}/{}-{}.parquet", role.prefix(), uuid::Uuid::new_v4().simple());
+        let written = store.put(&Path::from(path.as_str()), bytes.into()).await;
+        written.map_err(|error| LakeError::store(&self.table, "written to", &error))?;
+        Ok(Add {
+            path,
+            partition_values: HashMap::from([(DAY.to_owned(), Some(day))]),
+            size: i64::try_from(size).unwrap_or(i64::MAX),
+            modification_time: chrono::Utc::now().timestamp_millis(),
+            data_change: is_new_data,
+            stats: Some(stats),
+            ..Add::default()
+        })
+    }
+}

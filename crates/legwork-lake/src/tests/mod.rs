@@ -1,0 +1,4 @@
+//! Tests over whole tables.
+
+mod commits;
+mod engines;
