@@ -12,6 +12,7 @@ use legwork_types::{Kind, LiveTables, Table};
 use parking_lot::RwLock;
 
 use crate::TableInfo;
+use crate::lake::{Contents, History, LakeTable};
 use crate::table::LiveTable;
 
 /// Name of the catalog.
@@ -75,11 +76,31 @@ pub(crate) fn is_covered(table: Table) -> bool {
     table.def().is_partial || COVERED.contains(&table)
 }
 
-/// Adds every table of the lanes and of the kinds; returns what `public` got.
-pub(crate) fn add_tables(schemas: &Schemas, live: &Arc<dyn LiveTables>) -> Vec<TableInfo> {
+/// A table that the lake keeps: its name, what its rows are, the column whose UTC day they belong to.
+pub(crate) type LakeDef = (&'static str, Contents, &'static str);
+
+/// Every table that the lake keeps.
+pub(crate) fn lake_tables() -> impl Iterator<Item = LakeDef> {
+    let tables =
+        Table::ALL.iter().filter_map(|&table| Some((table.name(), Contents::Versions(table), table.def().day?)));
+    let events = Kind::ALL.into_iter().filter(|kind| !kind.is_reference());
+    tables.chain(events.map(|kind| (kind.table(), Contents::Events, "event_time")))
+}
+
+/// Adds every table of the lanes and of the kinds; returns what `public` got. With a `history`, those that the lake keeps are read from
+/// both.
+pub(crate) fn add_tables(
+    schemas: &Schemas,
+    live: &Arc<dyn LiveTables>,
+    history: Option<&Arc<dyn History>>,
+) -> Vec<TableInfo> {
     let mut infos = Vec::new();
     let mut add = |name: &'static str, doc: String, schema: SchemaRef, key: Vec<String>, is_covered: bool| {
-        let table = Arc::new(LiveTable::new(name, schema.clone(), live.clone()));
+        let in_lake = history.zip(lake_tables().find(|def| def.0 == name));
+        let table: Arc<dyn TableProvider> = match in_lake {
+            Some((history, def)) => Arc::new(LakeTable::new(def, schema.clone(), live.clone(), history.clone())),
+            None => Arc::new(LiveTable::new(name, schema.clone(), live.clone())),
+        };
         if is_covered {
             schemas.lanes.add(name, table);
         } else {

@@ -20,7 +20,7 @@ pub(crate) const RECURSION_MAX: usize = 50;
 const RELATIONS_MAX: usize = 200;
 /// Functions that may stand in FROM.
 const TABLE_FUNCTIONS: &[&str] =
-    &["explain_track", "track_at", "generate_series", "range", "unnest", "pg_get_keywords"];
+    &["explain_track", "track_at", "lake_versions", "generate_series", "range", "unnest", "pg_get_keywords"];
 
 /// Settings that clients send. Those under `legwork` change answers, `statement_timeout` shortens the deadline, the others are kept
 /// and shown and change nothing.

@@ -5,7 +5,7 @@ use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::parser::ParserError;
 use legwork_types::LiveError;
 
-use crate::{ErrorKind, QueryError};
+use crate::{ErrorKind, HistoryError, QueryError};
 
 pub(crate) fn syntax(message: &str) -> QueryError {
     QueryError { kind: ErrorKind::Statement, sqlstate: "42601", message: message.to_owned() }
@@ -62,11 +62,22 @@ pub(crate) fn of_query(error: &DataFusionError, tables: &[String], memory_bytes_
         DataFusionError::Execution(message) => statement("22000", message.clone()),
         DataFusionError::External(external) => match external.downcast_ref::<LiveError>() {
             Some(live) => QueryError { kind: ErrorKind::Retry, sqlstate: "57P01", message: live.to_string() },
-            None => bug(external.to_string()),
+            None => match external.downcast_ref::<HistoryError>() {
+                Some(history) => of_history(history),
+                None => bug(external.to_string()),
+            },
         },
         DataFusionError::Collection(errors) if !errors.is_empty() => of_query(&errors[0], tables, memory_bytes_max),
         other => bug(other.strip_backtrace()),
     }
+}
+
+fn of_history(error: &HistoryError) -> QueryError {
+    let (kind, sqlstate) = match error {
+        HistoryError::Unavailable { .. } => (ErrorKind::Retry, "58030"),
+        HistoryError::Refused { .. } => (ErrorKind::Bug, "XX001"),
+    };
+    QueryError { kind, sqlstate, message: error.to_string() }
 }
 
 fn of_arrow(error: &arrow::error::ArrowError) -> QueryError {

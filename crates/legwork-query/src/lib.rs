@@ -1,6 +1,7 @@
-//! SQL over live tables: catalog, views, functions, limits.
+//! SQL over live tables and the lake: catalog, views, functions, limits.
 //!
-//! What lives here: how a statement is checked, planned, limited and run over [`legwork_types::LiveTables`]. What does not: wires,
+//! What lives here: how a statement is checked, planned, limited and run over [`legwork_types::LiveTables`] and
+//! [`History`]. What does not: wires,
 //! authentication, writing of any kind. Invariant: no statement reads a file, opens an address or changes anything but its session.
 
 mod calendar;
@@ -12,6 +13,7 @@ mod depth;
 mod engine;
 mod error;
 mod functions;
+mod lake;
 mod options;
 mod pin;
 mod scan;
@@ -27,6 +29,7 @@ mod views;
 
 pub use check::{Checked, check};
 pub use engine::{Engine, ErrorKind, QueryError, QueryResult, Session, TableInfo};
+pub use lake::{History, HistoryError, LakeDay, PinnedTable};
 pub use options::{NowSource, QueryOptions, WeekStart};
 pub use session::SqlSession;
 pub use sql_engine::SqlEngine;

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::error;
 use crate::session::SqlSession;
 use crate::settings::LegworkSettings;
-use crate::{Engine, QueryError, QueryOptions, Session, TableInfo, functions, views};
+use crate::{Engine, History, QueryError, QueryOptions, Session, TableInfo, functions, views};
 
 /// What all sessions share.
 pub(crate) struct Shared {
@@ -55,11 +55,28 @@ impl std::fmt::Debug for SqlEngine {
 impl SqlEngine {
     /// Builds the catalog and plans every view. *Errors:* `Bug` when a view does not plan.
     pub fn new(live: Arc<dyn LiveTables>, options: QueryOptions) -> Result<SqlEngine, QueryError> {
+        SqlEngine::build(live, None, options)
+    }
+
+    /// As [`SqlEngine::new`], over live tables and a lake: what the lake keeps is read from both, every row once. *Errors:* as there.
+    pub fn with_history(
+        live: Arc<dyn LiveTables>,
+        history: Arc<dyn History>,
+        options: QueryOptions,
+    ) -> Result<SqlEngine, QueryError> {
+        SqlEngine::build(live, Some(history), options)
+    }
+
+    fn build(
+        live: Arc<dyn LiveTables>,
+        history: Option<Arc<dyn History>>,
+        options: QueryOptions,
+    ) -> Result<SqlEngine, QueryError> {
         let broken = |error: DataFusionError| error::bug(error.strip_backtrace());
         let clock = Clock::new(live.clone(), options.now);
         let schemas = Schemas::default();
-        let mut tables = catalog::add_tables(&schemas, &live);
-        let base = base_state(&schemas, &options, &clock, &live).map_err(broken)?;
+        let mut tables = catalog::add_tables(&schemas, &live, history.as_ref());
+        let base = base_state(&schemas, &options, &clock, &live, history.as_ref()).map_err(broken)?;
         tables.extend(views::add_views(&schemas, &base, &options)?);
         tables.sort_by(|a, b| a.name.cmp(&b.name));
         let permits = Arc::new(Semaphore::new(options.concurrency.max(1)));
@@ -94,6 +111,7 @@ fn base_state(
     options: &QueryOptions,
     clock: &Clock,
     live: &Arc<dyn LiveTables>,
+    history: Option<&Arc<dyn History>>,
 ) -> Result<SessionState, DataFusionError> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(GreedyMemoryPool::new(options.memory_bytes_max)))
@@ -107,7 +125,7 @@ fn base_state(
         .with_table_factories(Default::default())
         .with_file_formats(Vec::new())
         .build();
-    functions::register(&mut state, clock, live, options)?;
+    functions::register(&mut state, clock, live, history, options)?;
     Ok(state)
 }
 

@@ -7,6 +7,7 @@ mod km;
 mod now;
 mod time;
 mod track;
+mod versions;
 
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF};
 use legwork_types::LiveTables;
 
-use crate::QueryOptions;
 use crate::clock::Clock;
+use crate::{History, QueryOptions};
 
 /// Functions of DataFusion that make values of any size out of a number, past every memory limit. The table functions of the same
 /// name stream and stay.
@@ -28,6 +29,7 @@ pub(crate) fn register(
     state: &mut SessionState,
     clock: &Clock,
     live: &Arc<dyn LiveTables>,
+    history: Option<&Arc<dyn History>>,
     options: &QueryOptions,
 ) -> Result<()> {
     for name in REMOVED {
@@ -53,6 +55,7 @@ pub(crate) fn register(
     state.register_udaf(Arc::new(km::km_quantile()))?;
     state.register_udtf("explain_track", Arc::new(track::TrackFunction::explain(live.clone())));
     state.register_udtf("track_at", Arc::new(track::TrackFunction::at(live.clone())));
+    state.register_udtf("lake_versions", Arc::new(versions::LakeVersions::new(history.cloned())));
     Ok(())
 }
 

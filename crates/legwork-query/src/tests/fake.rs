@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
-use legwork_types::{BatchSnapshot, Kind, LiveError, LiveTables, Lookup, SnapshotFuture, Table, TableSnapshot};
+use legwork_types::{
+    BatchSnapshot, FreshFuture, FreshRows, Kind, LiveError, LiveTables, Lookup, SnapshotFuture, Table, TableSnapshot,
+};
 use serde_json::{Map, Value, json};
 
 /// Tables by name; those not set are unknown to it.
@@ -19,6 +21,8 @@ pub(super) struct Fake {
     pub(super) newest_us: Option<i64>,
     pub(super) lookups: Arc<parking_lot::Mutex<Vec<Lookup>>>,
     pub(super) is_shut: bool,
+    /// What lanes hold beyond the lake, by table.
+    pub(super) fresh: HashMap<String, Vec<FreshRows>>,
 }
 
 impl Fake {
@@ -61,6 +65,18 @@ impl LiveTables for Fake {
         })
     }
 
+    fn fresh(&self, table: &str) -> FreshFuture {
+        let unknown = LiveError::UnknownTable { table: table.to_owned() };
+        let answer = match self.is_shut {
+            true => Err(LiveError::ShuttingDown),
+            false => self.fresh.get(table).cloned().ok_or(unknown),
+        };
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            answer
+        })
+    }
+
     fn lookup(&self, lookup: Lookup) -> SnapshotFuture {
         let answer = self.answer(&lookup.table);
         self.lookups.lock().push(lookup);
@@ -72,12 +88,12 @@ impl LiveTables for Fake {
     }
 }
 
-fn schema_of(table: &str) -> SchemaRef {
+pub(super) fn schema_of(table: &str) -> SchemaRef {
     let kind = || Kind::ALL.into_iter().find(|kind| kind.table() == table).map(crate::catalog::kind_schema);
     Table::by_name(table).map(Table::schema).or_else(kind).unwrap()
 }
 
-fn batch(schema: &SchemaRef, row: &Map<String, Value>) -> RecordBatch {
+pub(super) fn batch(schema: &SchemaRef, row: &Map<String, Value>) -> RecordBatch {
     for name in row.keys() {
         assert!(schema.index_of(name).is_ok(), "no column {name}");
     }

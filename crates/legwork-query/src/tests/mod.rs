@@ -3,6 +3,9 @@
 mod fake;
 mod forbidden;
 mod functions;
+mod lake;
+mod lake_model;
+mod lake_property;
 mod limits;
 mod sql;
 mod views_crm;

@@ -1,0 +1,241 @@
+//! Live and lake: what is read, when, and what is said when it cannot be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Date32Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use legwork_types::{FreshFuture, FreshRows, LiveTables, Lookup, SnapshotFuture, Table};
+use serde_json::json;
+
+use super::fake::{Fake, batch, schema_of};
+use super::lake_model::{DAY_0, DayTable, MemoryLake, Version, fresh, lane};
+use super::options;
+use super::sql::{rows_of, table_of};
+use crate::{Engine, ErrorKind, HistoryError, QueryError, SqlEngine};
+
+fn version(day: i32, key: i64, revision: u32, value: i64) -> Version {
+    Version { lane: 0, revision, day, key, is_deleted: false, value }
+}
+
+/// Days 0 to 3 of `device_movement`: 0 and 1 compacted, 2 with two versions of a row, 3 compacted, and touched again by a lane.
+fn movement() -> (Arc<MemoryLake>, Fake) {
+    let versions =
+        [version(0, 1, 1, 4), version(1, 1, 2, 4), version(2, 1, 3, 4), version(2, 1, 4, 8), version(3, 1, 5, 4)];
+    let history = MemoryLake::default().table(Table::DeviceMovement, &versions, &[0, 1, 3], true);
+    let mut lanes = Fake::default();
+    let live = fresh(Table::DeviceMovement, &[version(3, 1, 6, 12), version(4, 1, 6, 16)]);
+    lanes.fresh.insert("device_movement".to_owned(), live);
+    (Arc::new(history), lanes)
+}
+
+fn engine(history: &Arc<MemoryLake>, lanes: Fake) -> SqlEngine {
+    SqlEngine::with_history(Arc::new(lanes), history.clone(), options()).unwrap()
+}
+
+async fn failure(engine: &SqlEngine, sql: &str) -> QueryError {
+    rows_of(engine.session().as_ref(), sql).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn only_the_days_asked_for_are_read() {
+    let (history, lanes) = movement();
+    let engine = engine(&history, lanes);
+    let session = engine.session();
+    for (filter, days, sum) in [
+        ("true", vec![0, 1, 2, 3], "11.0"),
+        ("window_start >= '2026-02-27' AND window_start < '2026-02-28'", vec![1], "1.0"),
+        ("window_start::date = '2026-02-28'", vec![2], "2.0"),
+        ("date_trunc('day', window_start) > '2026-02-27'", vec![2, 3], "9.0"),
+        ("window_start > TIMESTAMP '2026-02-28 23:00:00Z'", vec![2, 3], "7.0"),
+        ("window_start < '2026-02-27 00:00:00Z' OR window_start::date = '2026-03-01'", vec![0, 3], "4.0"),
+        ("window_start >= legwork_now() - interval '1 day'", vec![3], "4.0"),
+        ("window_end > '2026-03-01'", vec![0, 1, 2, 3], "7.0"),
+    ] {
+        let sql = format!("SELECT sum(distance_m) FROM device_movement WHERE {filter}");
+        assert_eq!(table_of(session.as_ref(), &sql).await, sum, "{filter}");
+        assert_eq!(history.days_read(Table::DeviceMovement), days, "{filter}");
+    }
+    let of_view = "SELECT count(*) FROM rep_movement WHERE window_start >= '2026-03-01'";
+    assert_eq!(table_of(session.as_ref(), of_view).await, "2");
+    assert_eq!(history.days_read(Table::DeviceMovement), [3], "a view passes the filter on");
+}
+
+#[tokio::test]
+async fn plans_say_which_days_are_resolved() {
+    let (history, lanes) = movement();
+    let engine = engine(&history, lanes);
+    let session = engine.session();
+    let plan = async |filter: &str| {
+        let sql = format!("EXPLAIN SELECT sum(distance_m) FROM device_movement WHERE {filter}");
+        table_of(session.as_ref(), &sql).await
+    };
+    let settled = plan("window_start < '2026-02-28'").await;
+    assert!(settled.contains("version=7, days=[2026-02-26..2026-02-27]"), "{settled}");
+    assert!(!settled.contains("device_id") && !settled.contains("lane"), "what resolving needs is not read: {settled}");
+    let fresh = plan("window_start >= '2026-03-02'").await;
+    assert!(fresh.contains("ResolveExec: table=device_movement, groups=1, fresh_rows=1"), "{fresh}");
+    let both = plan("device_id = 'device_id-1'").await;
+    assert!(both.contains("UnionExec") && both.contains("fresh_rows=2"), "{both}");
+    assert!(both.contains("days=[..2026-02-25, 2026-02-28..]"), "{both}");
+    let n_key_filters = both.matches("device_id@").count();
+    assert!(n_key_filters >= 3, "a filter on the key reaches both parts of the lake: {both}");
+    let open = plan("is_open").await;
+    let resolved = &open[open.find("ResolveExec").unwrap()..];
+    assert!(!resolved.contains("FilterExec: is_open"), "a filter that may hide a newer version waits: {open}");
+}
+
+/// Lanes that may only be asked when the lake has been.
+#[derive(Debug)]
+struct AskedLater(Arc<MemoryLake>, Fake);
+
+impl LiveTables for AskedLater {
+    fn snapshot(&self, table: &str) -> SnapshotFuture {
+        self.1.snapshot(table)
+    }
+
+    fn fresh(&self, table: &str) -> FreshFuture {
+        assert_eq!(self.0.pins.lock().iter().filter(|pinned| *pinned == table).count(), 1, "{table}");
+        self.1.fresh(table)
+    }
+
+    fn lookup(&self, lookup: Lookup) -> SnapshotFuture {
+        self.1.lookup(lookup)
+    }
+
+    fn newest_event_time_us(&self) -> Option<i64> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_version_is_pinned_once_and_before_the_lanes_are_asked() {
+    let (history, lanes) = movement();
+    let lanes = Arc::new(AskedLater(history.clone(), lanes));
+    let engine = SqlEngine::with_history(lanes, history.clone(), options()).unwrap();
+    let sql = "SELECT count(*), (SELECT max(version) FROM lake_versions('device_movement')) \
+               FROM device_movement a JOIN device_movement b ON a.window_start > b.window_start CROSS JOIN rep_movement";
+    assert_eq!(table_of(engine.session().as_ref(), sql).await, "50,7");
+    assert_eq!(history.pins.lock().iter().filter(|table| *table == "device_movement").count(), 1);
+}
+
+#[tokio::test]
+async fn versions_of_the_lake_can_be_asked_for() {
+    let (history, lanes) = movement();
+    let lake = engine(&history, lanes);
+    let session = lake.session();
+    let versions = table_of(session.as_ref(), "SELECT * FROM lake_versions() WHERE version IS NOT NULL").await;
+    assert_eq!(versions, "device_movement,7");
+    let empty = table_of(session.as_ref(), "SELECT table_name FROM lake_versions() WHERE version IS NULL").await;
+    assert!(empty.lines().any(|name| name == "gps_pings") && empty.lines().any(|name| name == "deals"), "{empty}");
+    assert!(!empty.contains("pipeline_lanes") && !empty.contains("accounts"), "not in the lake: {empty}");
+    assert!(failure(&lake, "SELECT * FROM lake_versions('nope')").await.message.contains("lake_versions() names"));
+    let without = super::engine(Fake::default());
+    assert_eq!(table_of(without.session().as_ref(), "SELECT count(*) FROM lake_versions()").await, "0");
+}
+
+#[tokio::test]
+async fn a_lake_that_cannot_be_read_is_an_error() {
+    let (_, lanes) = movement();
+    let down =
+        HistoryError::Unavailable { table: "device_movement".to_owned(), detail: "connection refused".to_owned() };
+    let history = Arc::new(MemoryLake { failure: Some(down), ..MemoryLake::default() });
+    let engine = engine(&history, lanes);
+    let error = failure(&engine, "SELECT count(*) FROM device_movement").await;
+    assert_eq!((error.kind, error.sqlstate), (ErrorKind::Retry, "58030"));
+    assert!(error.message.contains("device_movement") && error.message.contains("connection refused"), "{error}");
+    let lanes = table_of(engine.session().as_ref(), "SELECT count(*) FROM pipeline_lanes").await;
+    assert_eq!(lanes, "0", "what is not in the lake is still there");
+}
+
+#[tokio::test]
+async fn files_that_are_not_as_expected_are_an_error() {
+    let (history, lanes) = movement();
+    let (table, through, days) = &history.tables["device_movement"];
+    let lacking = |name: &str| {
+        let keep: Vec<usize> =
+            (0..table.schema.fields().len()).filter(|i| table.schema.field(*i).name() != name).collect();
+        let batches = table.batches.iter().map(|(day, batch)| (*day, batch.project(&keep).unwrap())).collect();
+        let schema = Arc::new(table.schema.project(&keep).unwrap());
+        let table = Arc::new(DayTable { schema, batches, read: parking_lot::Mutex::default() });
+        let tables = [("device_movement".to_owned(), (table, through.clone(), days.clone()))].into();
+        Arc::new(MemoryLake { tables, ..MemoryLake::default() })
+    };
+    let older = engine(&lacking("odometer_m"), Fake::default());
+    let sql = "SELECT count(*), count(odometer_m) FROM device_movement";
+    assert_eq!(table_of(older.session().as_ref(), sql).await, "4,0", "a column that came later is null");
+    let broken = engine(&lacking("distance_m"), lanes);
+    let error = failure(&broken, "SELECT sum(distance_m) FROM device_movement").await;
+    assert_eq!((error.kind, error.sqlstate), (ErrorKind::Bug, "XX001"));
+    assert!(error.message.contains("distance_m"), "{error}");
+}
+
+#[tokio::test]
+async fn before_the_first_commit_there_are_the_lanes() {
+    let (_, lanes) = movement();
+    let engine = engine(&Arc::default(), lanes);
+    let session = engine.session();
+    assert_eq!(table_of(session.as_ref(), "SELECT sum(distance_m) FROM device_movement").await, "7.0");
+    assert_eq!(
+        table_of(session.as_ref(), "SELECT count(*) FROM device_movement WHERE window_start < '2026-01-01'").await,
+        "0"
+    );
+    assert_eq!(table_of(session.as_ref(), "SELECT count(*) FROM gps_pings").await, "0");
+}
+
+#[tokio::test]
+async fn events_are_read_once_while_a_commit_is_under_way() {
+    let schema = schema_of("gps_pings");
+    let ping = |day: u32, device: &str| {
+        let row = json!({"device_id": device, "event_id": "1", "source": "test", "lat": 1.0, "lon": 2.0, "topic": "field.topic.v1",
+                         "event_time": format!("2026-02-{day:02}T10:00:00Z"), "arrival_time": "2026-03-01T00:00:00Z"});
+        batch(&schema, row.as_object().unwrap())
+    };
+    let mut fields = schema.fields().to_vec();
+    fields.push(Arc::new(Field::new("day", DataType::Date32, false)));
+    let lake_schema = Arc::new(Schema::new(fields));
+    let stored = |day: u32, device: &str| {
+        let mut columns = ping(day, device).columns().to_vec();
+        columns.push(Arc::new(Date32Array::from(vec![DAY_0 + day as i32 - 26])));
+        (DAY_0 + day as i32 - 26, RecordBatch::try_new(lake_schema.clone(), columns).unwrap())
+    };
+    let batches = vec![stored(26, "a1"), stored(27, "a2"), stored(27, "b1")];
+    let table = Arc::new(DayTable { schema: lake_schema.clone(), batches, read: parking_lot::Mutex::default() });
+    let through = [(lane(0), 2), (lane(1), 1)].into();
+    let tables = [("gps_pings".to_owned(), (table, through, BTreeMap::new()))].into();
+    let history = Arc::new(MemoryLake { tables, ..MemoryLake::default() });
+    let mut lanes = Fake::default();
+    let held = vec![
+        FreshRows { lane: lane(0), rows: vec![(1, ping(26, "a1")), (2, ping(27, "a2")), (3, ping(27, "a3"))] },
+        FreshRows { lane: lane(1), rows: vec![(2, ping(28, "b2"))] },
+        FreshRows { lane: lane(2), rows: vec![(1, ping(27, "c1"))] },
+    ];
+    lanes.fresh.insert("gps_pings".to_owned(), held);
+    let engine = engine(&history, lanes);
+    let session = engine.session();
+    let devices = "SELECT device_id FROM gps_pings ORDER BY 1";
+    assert_eq!(table_of(session.as_ref(), devices).await, "a1\na2\na3\nb1\nb2\nc1");
+    history.tables["gps_pings"].0.read.lock().clear();
+    let of_day = "SELECT count(*) FROM gps_pings WHERE event_time::date = '2026-02-27'";
+    assert_eq!(table_of(session.as_ref(), of_day).await, "4");
+    assert_eq!(*history.tables["gps_pings"].0.read.lock(), [1, 1], "the day's two files alone");
+    assert_eq!(table_of(session.as_ref(), "SELECT count(*) FROM (SELECT * FROM gps_pings LIMIT 5)").await, "5");
+}
+
+#[tokio::test]
+async fn lanes_that_shut_down_are_an_error_and_nothing_may_be_written() {
+    let (history, _) = movement();
+    let shut = engine(&history, Fake { is_shut: true, ..Fake::default() });
+    assert_eq!(failure(&shut, "SELECT count(*) FROM device_movement").await.kind, ErrorKind::Retry);
+    let lake = engine(&history, Fake::default());
+    for sql in [
+        "INSERT INTO device_movement SELECT * FROM device_movement",
+        "DELETE FROM device_movement",
+        "UPDATE device_movement SET distance_m = 0",
+        "DROP TABLE device_movement",
+        "COPY device_movement TO '/tmp/x.parquet'",
+        "SELECT * FROM '/tmp/x.parquet'",
+    ] {
+        assert_ne!(failure(&lake, sql).await.kind, ErrorKind::Bug, "{sql}");
+    }
+}
