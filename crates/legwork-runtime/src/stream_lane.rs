@@ -38,6 +38,8 @@ pub(crate) struct StreamLane {
     /// Messages of the batch before this are accounted for.
     n_done: usize,
     next_offset: i64,
+    /// Offset of the first message that it ever read: where it starts anew, should its claim die before its first checkpoint.
+    first_offset: Option<i64>,
     state: LaneState,
     detail: String,
     is_ready: Arc<AtomicBool>,
@@ -82,6 +84,7 @@ impl StreamLane {
             config,
             n_done: 0,
             next_offset: 0,
+            first_offset: None,
             state: LaneState::Running,
             detail: String::new(),
             is_ready,
@@ -148,6 +151,7 @@ impl StreamLane {
                 // More may be there: the queue wakes only when it was empty.
                 self.is_ready.store(true, Ordering::Release);
                 self.last_message = now;
+                self.first_offset = self.first_offset.or_else(|| Some(self.batch.get(0).offset));
                 true
             }
             ReadOutcome::Gone => {

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, ConfigError};
+use crate::delivery::Kept;
 use crate::letters::Letters;
 use crate::topics;
 
@@ -55,7 +56,7 @@ impl Service {
         has_postgres: bool,
         fixed_reference: Option<ReferenceTables>,
     ) -> Result<Service> {
-        warn_of_unused(config);
+        let kept = Kept::open(config).await?;
         let prometheus = prometheus::Registry::new();
         build_info(&prometheus)?;
         let http_listener = bind("http.listen", &config.http.listen).await?;
@@ -67,12 +68,21 @@ impl Service {
         let dead_letters = dead_letters(config, &source)?.map(Letters::start).transpose()?;
         let mut lanes = topics::lanes(config);
         lanes.dead_letters = dead_letters.as_ref().map(|letters| letters.sink());
+        lanes.delivery = kept.as_ref().map(|kept| kept.delivery(config));
+        let claim = lanes.delivery.as_ref().map(|delivery| {
+            let kinds = topic_configs.iter().map(|topic| (topic.name.clone(), topic.kind)).collect();
+            delivery.claim_partition(kinds, lanes.operators)
+        });
         let metrics = PipelineMetrics::register(&prometheus)?;
-        let source = KafkaSource::new(source).map_err(|error| ConfigError(format!("kafka: {error}")))?;
+        let source = KafkaSource::with_claims(source, claim).map_err(|error| ConfigError(format!("kafka: {error}")))?;
         let n_workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let pipeline = Pipeline::start(lanes, topic_configs, n_workers, Box::new(source), metrics)?;
         let tables = pipeline.tables();
-        let engine: Arc<dyn Engine> = Arc::new(SqlEngine::new(tables.clone(), query_options(config)?)?);
+        let options = query_options(config)?;
+        let engine: Arc<dyn Engine> = match &kept {
+            Some(kept) => Arc::new(SqlEngine::with_history(tables.clone(), kept.tables.clone(), options)?),
+            None => Arc::new(SqlEngine::new(tables.clone(), options)?),
+        };
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
@@ -175,16 +185,6 @@ async fn bind(key: &str, address: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("{key} {address} cannot be bound: choose another, or port 0 for any free one"))
-}
-
-/// Keys of the contract that this version takes and does not act on.
-fn warn_of_unused(config: &Config) {
-    let default = Config::default();
-    if config.store.url != default.store.url || config.lake.url.is_some() {
-        tracing::warn!(
-            "store.url and lake.url are not used by this version: state and tables are held in memory and rebuilt from the topics after a restart"
-        );
-    }
 }
 
 /// The version in metrics.

@@ -21,8 +21,8 @@ pub(crate) struct LanePending {
 /// What became of a lane's rows for a table.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    /// The lake holds all but these open rows.
-    Covered { carried: Option<RecordBatch> },
+    /// The lake holds all but these open rows; and whether the lane's transaction number is in the table now.
+    Covered { carried: Option<RecordBatch>, is_numbered: bool },
     /// The lake is ahead of the lane.
     Ahead { at: u32 },
     /// It is to be tried again.
@@ -82,7 +82,7 @@ async fn commit_table(
         let (batches, open_rows) = to_commit(table, through, &parts, with_open);
         if batches.iter().all(|(_, batch)| batch.num_rows() == 0) {
             // Nothing but open rows: no commit is made for those.
-            outcomes.push((lane, Outcome::Covered { carried: open_rows }));
+            outcomes.push((lane, Outcome::Covered { carried: open_rows, is_numbered: false }));
             continue;
         }
         open.insert(lane.clone(), open_rows);
@@ -101,9 +101,9 @@ async fn commit_table(
     let mut landed: BTreeMap<LaneId, Landed> = landed.into_iter().collect();
     for (lane, carried) in open {
         let outcome = match landed.remove(&lane) {
-            Some(Landed::Done) => Outcome::Covered { carried: carried.filter(|_| !with_open) },
+            Some(Landed::Done) => Outcome::Covered { carried: carried.filter(|_| !with_open), is_numbered: true },
             // Whoever wrote it may have left the open rows out.
-            Some(Landed::AlreadyThere) => Outcome::Covered { carried },
+            Some(Landed::AlreadyThere) => Outcome::Covered { carried, is_numbered: true },
             Some(Landed::Ahead { at }) => Outcome::Ahead { at },
             None => Outcome::Failed,
         };

@@ -1,5 +1,6 @@
 //! Keeps one lane: its claim, its newest checkpoint, what waits for the lake.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub(crate) struct Keeper {
     pub(crate) pending: Pending,
     /// The lake holds everything through this number but what is carried; the store is told with the next checkpoint.
     settled: Option<u32>,
+    /// The lane's transaction numbers in the lake's tables.
+    lake_tables: BTreeMap<String, u32>,
     last: Instant,
 }
 
@@ -57,7 +60,8 @@ impl Keeper {
         pending: Pending,
         now: Instant,
     ) -> Keeper {
-        Keeper { lane, delivery, store, head, in_flight: None, pending, settled: None, last: now }
+        let lake_tables = head.lake_tables.clone();
+        Keeper { lane, delivery, store, head, in_flight: None, pending, settled: None, lake_tables, last: now }
     }
 
     /// Head of the newest durable checkpoint.
@@ -126,7 +130,8 @@ impl Keeper {
             Some(_) => self.pending.carried().map(|(name, part)| (name.to_owned(), part.batches().collect())).collect(),
             None => Vec::new(),
         };
-        let head = Head { lake_through: settled.unwrap_or(self.head.lake_through), ..head };
+        let lake_through = settled.unwrap_or(self.head.lake_through);
+        let head = Head { lake_through, lake_tables: self.lake_tables.clone(), ..head };
         let checkpoint = Checkpoint {
             head: head.clone(),
             hot: changes.hot,
@@ -165,6 +170,11 @@ impl Keeper {
         outcome?;
         self.head = head;
         Ok(Some(Durable { number: self.head.number, took: now.duration_since(since) }))
+    }
+
+    /// A table of the lake has this transaction number of the lane.
+    pub(crate) fn number_table(&mut self, table: String, through: u32) {
+        self.lake_tables.insert(table, through);
     }
 
     /// The lake holds everything of the tables told through this number.

@@ -14,12 +14,12 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use legwork_operators::OperatorConfig;
-use legwork_state::StateStore;
+use legwork_state::{Head, StateStore, StoreError};
 use legwork_types::{Kind, LaneId};
 use parking_lot::Mutex;
 
@@ -36,6 +36,9 @@ pub(crate) use versions::newest;
 
 /// How long the assignment of a partition waits for its claim.
 const CLAIM_MAX: Duration = Duration::from_secs(10);
+
+/// A list of lanes is taken for current for so long.
+const LISTED_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// Rows of one lane for a table of the lake.
 #[derive(Clone, Debug)]
@@ -104,12 +107,14 @@ pub struct Delivery {
     options: DeliveryOptions,
     /// Lanes claimed before their readers came.
     claimed: Mutex<HashMap<LaneId, Recovered>>,
+    /// Lanes of the store as last listed, and when.
+    known: tokio::sync::Mutex<Option<(Instant, Arc<[(LaneId, Head)]>)>>,
 }
 
 impl Delivery {
     /// With these options.
     pub fn new(options: DeliveryOptions) -> Arc<Delivery> {
-        Arc::new(Delivery { options, claimed: Mutex::default() })
+        Arc::new(Delivery { options, claimed: Mutex::default(), known: tokio::sync::Mutex::default() })
     }
 
     /// What claims a partition while it is being assigned, so that nothing is fetched in vain. `kinds`: what the topics hold.
@@ -138,6 +143,17 @@ impl Delivery {
                 Ok(Err(Refused::Retry(_))) | Err(_) => StartAt::Default,
             }
         })
+    }
+
+    /// Lanes of the store, listed once for all that start together.
+    async fn known_lanes(&self) -> Result<Arc<[(LaneId, Head)]>, StoreError> {
+        let mut known = self.known.lock().await;
+        if let Some((_, lanes)) = known.as_ref().filter(|(at, _)| at.elapsed() < LISTED_AGE_MAX) {
+            return Ok(lanes.clone());
+        }
+        let lanes: Arc<[_]> = self.store.lanes().await?.into();
+        *known = Some((Instant::now(), lanes.clone()));
+        Ok(lanes)
     }
 
     /// What was claimed for a lane before its reader came.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::SchemaRef;
 use legwork_operators::OperatorConfig;
+use legwork_state::recovery::{Decision, Found, Standing, TableSeen, TopicSeen, decide, standing};
 use legwork_state::{Claimed, Head, LaneStore, PendingRows, StoreError};
 use legwork_types::{Kind, LaneId, Table};
 
@@ -42,18 +43,50 @@ pub(crate) async fn recover(
     settings: &str,
 ) -> Result<Recovered, Refused> {
     let Claimed { lane: store, head, pending, hot } = delivery.store.claim(lane).await.map_err(refused)?;
-    let mut transactions = BTreeMap::new();
+    let mut in_lake = BTreeMap::new();
     for table in lake_tables(kind) {
         let known = delivery.lake.transactions(table).await.map_err(Refused::Retry)?;
-        if let Some(through) = known.and_then(|known| known.get(lane).copied()) {
-            transactions.insert(table.to_owned(), through);
-        }
+        let seen = match known.map(|known| known.get(lane).copied()) {
+            None => TableSeen::Missing,
+            Some(None) => TableSeen::Unwritten,
+            Some(Some(through)) => TableSeen::Through(through),
+        };
+        in_lake.insert(table.to_owned(), seen);
     }
-    check(lane, head.as_ref(), &transactions, facts, settings).map_err(Refused::Halt)?;
+    let topic = TopicSeen::Present {
+        topic_id: facts.topic_id.clone(),
+        log_start: facts.begin_offset,
+        log_end: facts.end_offset,
+        n_partitions: facts.n_partitions,
+    };
+    let n_partitions_of_others = match head {
+        Some(_) => None,
+        None => n_partitions_of_others(delivery, lane).await?,
+    };
+    let found = Found {
+        lane,
+        head: head.as_ref(),
+        pending: &pending,
+        settings,
+        topic: &topic,
+        n_partitions_of_others,
+        lake: &in_lake,
+    };
+    match decide(&found) {
+        Decision::Start | Decision::Resume(_) => {}
+        Decision::Halt(halt) => return Err(Refused::Halt(halt.to_string())),
+    }
     let through = head.as_ref().map_or(0, |head| head.lake_through);
-    let pending = pending_rows((lane, kind), pending, through, &transactions)
+    let pending = pending_rows((lane, kind), pending, through, &in_lake)
         .map_err(|error| Refused::Halt(format!("rows in the store of lane {lane} cannot be read: {error}")))?;
     Ok(Recovered { store, head, hot, pending })
+}
+
+/// Partitions of the topic as the checkpoints of its other lanes have them.
+async fn n_partitions_of_others(delivery: &Delivery, lane: &LaneId) -> Result<Option<i32>, Refused> {
+    let lanes = delivery.known_lanes().await.map_err(refused)?;
+    let others = lanes.iter().filter(|(other, _)| other.topic == lane.topic && other.partition != lane.partition);
+    Ok(others.map(|(_, head)| head.n_partitions).max())
 }
 
 fn refused(error: StoreError) -> Refused {
@@ -92,90 +125,39 @@ pub(crate) fn lake_tables(kind: Kind) -> Vec<&'static str> {
     tables
 }
 
-/// Whether the lane may go on; else why not, and the way out.
-fn check(
-    lane: &LaneId,
-    head: Option<&Head>,
-    transactions: &BTreeMap<String, u32>,
-    facts: &PartitionFacts,
-    settings: &str,
-) -> Result<(), String> {
-    let way_out = format!("or start it anew with: legwork lanes accept {lane}");
-    let number = head.map_or(0, |head| head.number);
-    if let Some((table, through)) = transactions.iter().find(|(_, through)| **through > number) {
-        return Err(format!(
-            "the lake's table {table} holds checkpoint {through} of lane {lane}, its store only {number}: state was lost; bring the store back, {way_out}"
-        ));
-    }
-    let Some(head) = head else { return Ok(()) };
-    if head.settings != settings {
-        return Err(format!(
-            "the state of lane {lane} was made with other settings ({}), now they are ({settings}): restore them, {way_out}",
-            head.settings
-        ));
-    }
-    if let (Some(then), Some(now)) = (&head.topic_id, &facts.topic_id)
-        && then != now
-    {
-        return Err(format!("topic {} was made anew: bring the old one back, {way_out}", lane.topic));
-    }
-    if facts.n_partitions > head.n_partitions && head.n_partitions > 0 {
-        return Err(format!(
-            "topic {} has {} partitions now, {} when lane {lane} last ran: keys have moved; rebuild from stored events, {way_out}",
-            lane.topic, facts.n_partitions, head.n_partitions
-        ));
-    }
-    let PartitionFacts { begin_offset, end_offset, .. } = facts;
-    if head.next_offset < *begin_offset {
-        return Err(format!(
-            "lane {lane} goes on at offset {}, the log begins at {begin_offset}: retention has passed it; bring the messages back, {way_out}",
-            head.next_offset
-        ));
-    }
-    if head.next_offset > *end_offset {
-        return Err(format!(
-            "lane {lane} goes on at offset {}, the log ends at {end_offset}: messages were lost, or the topic was made anew; bring them back, {way_out}",
-            head.next_offset
-        ));
-    }
-    Ok(())
-}
-
 /// Rows that the lake does not hold: those after its transaction number, and open ones that it left out. The store still holds rows
 /// through that number when the process ended before it could say that the lake had taken them.
 fn pending_rows(
     (lane, kind): (&LaneId, Kind),
     stored: Vec<PendingRows>,
     lake_through: u32,
-    transactions: &BTreeMap<String, u32>,
+    in_lake: &BTreeMap<String, TableSeen>,
 ) -> Result<Pending, arrow::error::ArrowError> {
     let mut pending = Pending::default();
     let mut left_out: BTreeMap<Table, Vec<RecordBatch>> = BTreeMap::new();
+    let seen = |table: &str| in_lake.get(table).copied().unwrap_or(TableSeen::Missing);
     for PendingRows { number, table: name, rows } in stored {
-        let through = transactions.get(&name).copied().unwrap_or(0).max(lake_through);
+        let is_missing = standing(number, lake_through, seen(&name)) == Standing::Missing;
         let batches = from_ipc(&rows)?;
         match Table::by_name(&name) {
             Some(table) => {
                 let schema = table.version_schema();
                 let batches = batches.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
-                if number <= through {
-                    left_out.entry(table).or_default().extend(batches);
+                if is_missing {
+                    batches.into_iter().for_each(|batch| pending.add(&name, Part::of_batch(number, batch)));
                 } else {
-                    for batch in batches {
-                        pending.add(&name, Part::of_batch(number, batch));
-                    }
+                    left_out.entry(table).or_default().extend(batches);
                 }
             }
-            None if name == kind.table() && number > through => {
+            None if name == kind.table() && is_missing => {
                 pending.add(&name, Part { number, rows: shown_events(kind, lane, batches) });
             }
             None => {}
         }
     }
     for (table, versions) in left_out {
-        let through = transactions.get(table.name()).copied().unwrap_or(0).max(lake_through);
         let (_, open) = split_open(table, &newest(table, &versions));
-        pending.carry(table.name(), Part::of_batch(through, open));
+        pending.carry(table.name(), Part::of_batch(lake_through, open));
     }
     Ok(pending)
 }

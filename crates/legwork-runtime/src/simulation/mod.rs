@@ -220,7 +220,7 @@ impl World {
         for idx in 0..N_INSTANCES {
             self.crash(idx);
         }
-        for round in 0..400 {
+        for round in 0..6_000 {
             self.now += Duration::from_secs(3);
             for idx in 0..N_INSTANCES {
                 for (lane, _) in self.lanes.clone() {

@@ -141,6 +141,9 @@ impl StreamLane {
                 offset = head.next_offset,
                 "lane goes on from its checkpoint"
             );
+        } else if let Some(first_offset) = self.first_offset {
+            self.next_offset = first_offset;
+            self.reader.seek(first_offset);
         }
         let keeper = Keeper::new(self.lane.id(), delivery, store, head.unwrap_or_default(), pending, now);
         self.claim = Claim::Held(Box::new(keeper));
@@ -282,7 +285,12 @@ impl StreamLane {
         let (mut is_whole, through) = (true, covered.through);
         for (table, outcome) in covered.tables {
             match outcome {
-                Outcome::Covered { carried } => keeper.pending.cover(&table, through, carried, now),
+                Outcome::Covered { carried, is_numbered } => {
+                    keeper.pending.cover(&table, through, carried, now);
+                    if is_numbered {
+                        keeper.number_table(table, through);
+                    }
+                }
                 Outcome::Failed => is_whole = false,
                 Outcome::Ahead { at } => {
                     let lane = &keeper.lane;

@@ -210,11 +210,11 @@ section! {
 }
 
 section! {
-    /// The lanes' store. In this version state is held in memory: url and options are accepted and not yet used.
+    /// The lanes' store: state, offsets, and rows that the lake does not hold yet.
     Store {
-        /// Where it lies: file, s3, gs, az.
+        /// Where it lies: file, s3, gs, az; or memory: for none, then everything is rebuilt from the topics after a restart.
         url: String = "file:///var/lib/legwork".to_owned(),
-        /// How often a lane's revision advances while it changes.
+        /// How often a lane that changes makes a checkpoint.
         checkpoint_every: Span = seconds(10),
         /// Options of the object store, by its own names.
         options: Options = Options::default(),
@@ -222,7 +222,7 @@ section! {
 }
 
 section! {
-    /// Tables of history. In this version they are held in memory: only the keys raw_events* are used yet.
+    /// The lake: Delta tables of all facts and, by default, all events.
     Lake {
         /// Where it lies; below store.url when absent.
         url: Option<String> = None,
