@@ -25,4 +25,6 @@ pub use event_log::event_table_schema;
 pub use metrics::PipelineMetrics;
 pub use pipeline::{Pipeline, PipelineHealth};
 pub use reference::{ReferenceDir, ReferenceError, ReferenceTables};
-pub use source::{BatchLimit, LogSource, PartitionReader, ReadOutcome, SourceEvent};
+pub use source::{
+    BatchLimit, ClaimPartition, LogSource, PartitionFacts, PartitionReader, ReadOutcome, SourceEvent, StartAt,
+};

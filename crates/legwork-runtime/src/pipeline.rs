@@ -217,7 +217,7 @@ impl Control {
                     self.shared.add(reader);
                 }
             }
-            SourceEvent::Revoked { partitions, done } => {
+            SourceEvent::Revoked { partitions, done, .. } => {
                 tracing::info!(n_partitions = partitions.len(), "partitions revoked");
                 let n_lanes = &mut self.shared.health.lock().n_lanes;
                 *n_lanes = n_lanes.saturating_sub(partitions.len());

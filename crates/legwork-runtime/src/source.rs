@@ -22,10 +22,14 @@ pub trait LogSource: Send {
 pub enum SourceEvent {
     /// Partitions were assigned.
     Assigned(Vec<Box<dyn PartitionReader>>),
-    /// Partitions are being taken away. Their readers must be dropped, then `done` be called: the source waits for it.
+    /// Partitions are being taken away. Their readers must be dropped, then `done` be called: the source waits for it. Also names
+    /// partitions that were claimed ([`ClaimPartition`]) and never handed out: what was claimed for them is let go.
     Revoked {
         /// (topic, partition).
         partitions: Vec<(Arc<str>, i32)>,
+        /// They are taken away already, and may be read by others: their readers give nothing any more, and nothing may be written for
+        /// them, no checkpoint either.
+        lost: bool,
         /// Lets them go.
         done: Box<dyn FnOnce() + Send>,
     },
@@ -52,13 +56,47 @@ impl std::fmt::Debug for SourceEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             SourceEvent::Assigned(readers) => write!(f, "Assigned({} partitions)", readers.len()),
-            SourceEvent::Revoked { partitions, .. } => write!(f, "Revoked({partitions:?})"),
+            SourceEvent::Revoked { partitions, lost: false, .. } => write!(f, "Revoked({partitions:?})"),
+            SourceEvent::Revoked { partitions, lost: true, .. } => write!(f, "Lost({partitions:?})"),
             SourceEvent::Trouble { hop, message } => write!(f, "Trouble({hop}: {message})"),
             SourceEvent::Recovered { hop } => write!(f, "Recovered({hop})"),
             SourceEvent::Fatal { message } => write!(f, "Fatal({message})"),
         }
     }
 }
+
+/// What is known of a partition before its first message is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionFacts {
+    /// Topic.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+    /// The broker's id of the topic: another one after the topic was deleted and made anew. None where the broker has none.
+    pub topic_id: Option<String>,
+    /// Oldest offset in the log.
+    pub begin_offset: i64,
+    /// Offset of the next message to be written.
+    pub end_offset: i64,
+    /// Partitions of the topic.
+    pub n_partitions: i32,
+}
+
+/// Where a partition starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// Where the source is configured to start.
+    Default,
+    /// At this offset, from a checkpoint. Where the log does not hold it, the reader says [`ReadOutcome::Gone`].
+    Offset(i64),
+    /// Nowhere: the partition is held and not read. Its reader says [`ReadOutcome::Gone`] with this text: the cause and the way out.
+    Halt(String),
+}
+
+/// Claims a partition that was assigned, and says where it starts. Called on a thread of its own, which may wait, for several partitions
+/// at once, but never twice at the same time for one. Each call is followed by the partition's reader in [`SourceEvent::Assigned`], or,
+/// where the partition was taken away meanwhile, by a [`SourceEvent::Revoked`] that names it.
+pub type ClaimPartition = Arc<dyn Fn(&PartitionFacts) -> StartAt + Send + Sync>;
 
 /// How much a batch may hold.
 #[derive(Clone, Copy, Debug)]
@@ -89,8 +127,18 @@ pub trait PartitionReader: Send {
     /// Partitions of the topic.
     fn n_partitions(&self) -> i32;
 
+    /// The broker's id of the topic, as [`PartitionFacts::topic_id`].
+    fn topic_id(&self) -> Option<String>;
+
+    /// Oldest offset in the log as last heard.
+    fn begin_offset(&self) -> Option<i64>;
+
     /// Appends what is there, without waiting, up to `limit`.
     fn read(&mut self, into: &mut MessageBatch, limit: BatchLimit) -> ReadOutcome;
+
+    /// Goes on at this offset, earlier or later: the next message handed out is the first at or after it. A partition that is
+    /// [`ReadOutcome::Gone`] stays so.
+    fn seek(&mut self, offset: i64);
 
     /// Why the last read said [`ReadOutcome::Gone`], and the way out.
     fn gone_because(&self) -> Option<String>;
