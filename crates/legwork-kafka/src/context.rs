@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use rdkafka::types::RDKafkaRespErr;
 use serde::Deserialize;
 
 use crate::health::{BrokerSeen, BrokerState, Health, Seen};
+use crate::topic::Topic;
 
 /// A partition.
 pub(crate) type PartitionId = (Arc<str>, i32);
@@ -23,22 +24,18 @@ pub(crate) type PartitionId = (Arc<str>, i32);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Rebalance {
     Assign(Vec<PartitionId>),
-    Revoke(Vec<PartitionId>),
+    Revoke {
+        partitions: Vec<PartitionId>,
+        /// Others may read them already: the group has gone on without this member.
+        lost: bool,
+    },
 }
 
-/// What is known of a partition that is assigned.
+/// The fetch queue of a partition that is read.
 #[derive(Debug, Default)]
-pub(crate) struct PartitionFacts {
+pub(crate) struct QueueGauge {
     /// Bytes fetched and not read, a second ago at most.
     pub(crate) queued_bytes: AtomicUsize,
-}
-
-/// What is known of a topic.
-#[derive(Debug, Default)]
-pub(crate) struct TopicFacts {
-    pub(crate) n_partitions: AtomicI32,
-    /// It was there, and the brokers say more than once that it no longer is.
-    pub(crate) is_gone: AtomicBool,
 }
 
 /// What the clients' callbacks leave for the source to find.
@@ -46,8 +43,9 @@ pub(crate) struct TopicFacts {
 pub(crate) struct Shared {
     pub(crate) health: Mutex<Health>,
     pub(crate) rebalances: Mutex<VecDeque<Rebalance>>,
-    pub(crate) topics: Mutex<HashMap<Arc<str>, Arc<TopicFacts>>>,
-    pub(crate) partitions: Mutex<HashMap<PartitionId, Arc<PartitionFacts>>>,
+    pub(crate) topics: Mutex<HashMap<Arc<str>, Arc<Topic>>>,
+    /// Partitions that librdkafka fetches, and no others.
+    pub(crate) partitions: Mutex<HashMap<PartitionId, Arc<QueueGauge>>>,
     pub(crate) queued_bytes: Arc<AtomicUsize>,
     /// The source is closing: partitions are let go without asking.
     pub(crate) is_closing: AtomicBool,
@@ -55,11 +53,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn topic(&self, topic: &Arc<str>) -> Arc<TopicFacts> {
+    pub(crate) fn topic(&self, topic: &Arc<str>) -> Arc<Topic> {
         self.topics.lock().entry(topic.clone()).or_default().clone()
     }
 
-    pub(crate) fn partition(&self, id: &PartitionId) -> Arc<PartitionFacts> {
+    pub(crate) fn partition(&self, id: &PartitionId) -> Arc<QueueGauge> {
         self.partitions.lock().entry(id.clone()).or_default().clone()
     }
 }
@@ -98,12 +96,15 @@ impl ConsumerContext for Context {
         let is_assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.shared.is_closing.load(Ordering::Acquire) {
             if !is_assign {
-                let_go(consumer, list);
+                let_go(consumer, &self.shared, &ids(list));
             }
             return;
         }
-        let ids = list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect();
-        let rebalance = if is_assign { Rebalance::Assign(ids) } else { Rebalance::Revoke(ids) };
+        let rebalance = if is_assign {
+            Rebalance::Assign(ids(list))
+        } else {
+            Rebalance::Revoke { partitions: ids(list), lost: consumer.assignment_lost() }
+        };
         self.shared.rebalances.lock().push_back(rebalance);
     }
 
@@ -121,10 +122,21 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Gives partitions back to the group.
-pub(crate) fn let_go(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) {
+fn ids(list: &TopicPartitionList) -> Vec<PartitionId> {
+    list.elements().iter().map(|element| (Arc::from(element.topic()), element.partition())).collect()
+}
+
+/// Gives partitions back to the group. Those that are not fetched were never assigned as librdkafka understands it, which refuses a list
+/// that names them.
+pub(crate) fn let_go(consumer: &BaseConsumer<Context>, shared: &Shared, partitions: &[PartitionId]) {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    let mut fetched = shared.partitions.lock();
+    for id in partitions.iter().filter(|id| fetched.remove(id).is_some()) {
+        list.add_partition(&id.0, id.1);
+    }
+    drop(fetched);
     let result = match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(&list),
         _ => consumer.unassign(),
     };
     if let Err(error) = result {

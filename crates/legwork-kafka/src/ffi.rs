@@ -1,9 +1,11 @@
 //! The calls to librdkafka that the `rdkafka` crate does not offer: reading a partition's queue in batches, waking when it fills,
-//! cached watermarks, and the embedded broker's group delay. The only module with `unsafe`.
+//! cached watermarks, topics' ids, and the embedded broker's group delay. The only module with `unsafe`.
 //!
 //! What holds for all of it: a [`PartitionQueue`] keeps its consumer alive, and gives its own handle back first; messages are taken
 //! from librdkafka, copied and destroyed on one thread; librdkafka's handles may be used from any thread (its INTRODUCTION.md).
 #![allow(unsafe_code, reason = "the one audited module that calls C")]
+
+mod topic_ids;
 
 use std::ffi::{CString, c_void};
 use std::ptr::NonNull;
@@ -16,6 +18,8 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafka;
 
 use crate::context::Context;
+
+pub(crate) use topic_ids::topic_ids;
 
 /// A message that librdkafka still owns.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +115,14 @@ impl PartitionQueue {
         n_read
     }
 
+    /// Drops what was taken from librdkafka and not handed over.
+    pub(crate) fn discard_taken(&mut self) {
+        for message in self.taken.drain(..).skip(std::mem::take(&mut self.n_done)) {
+            // SAFETY: messages from `n_done` on are alive, and no longer in `taken`, so never destroyed again.
+            unsafe { c::rd_kafka_message_destroy(message) };
+        }
+    }
+
     /// Takes the next messages from librdkafka; false when there are none.
     fn refill(&mut self, n_wanted: usize) -> bool {
         self.taken.clear();
@@ -178,10 +190,7 @@ impl Drop for PartitionQueue {
         // queue goes first.
         unsafe { c::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, std::ptr::null_mut()) };
         self.forget_wake();
-        for message in &self.taken[self.n_done..] {
-            // SAFETY: as above.
-            unsafe { c::rd_kafka_message_destroy(*message) };
-        }
+        self.discard_taken();
         // SAFETY: as above.
         unsafe { c::rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }

@@ -7,6 +7,8 @@
 //! **Invariant:** `unsafe` is allowed in the module `ffi` alone.
 
 mod admin;
+mod claimer;
+mod claims;
 mod config;
 mod context;
 mod dead_letters;
@@ -19,6 +21,7 @@ mod probe;
 mod producer;
 mod reader;
 mod source;
+mod topic;
 
 pub use admin::{Admin, PartitionOffsets, TimestampType, TopicDescription, TopicSpec};
 pub use config::{KafkaConfig, Start, is_secret};
@@ -27,4 +30,4 @@ pub use embedded::EmbeddedBroker;
 pub use error::{ErrorKind, KafkaError};
 pub use partitioner::{Partitioner, UnknownPartitioner, crc32, murmur2};
 pub use producer::{Producer, ProducerConfig, SendError};
-pub use source::{KafkaSource, StartOffset};
+pub use source::KafkaSource;

@@ -1,48 +1,56 @@
 //! The thread that asks the brokers: whether they answer, which topics there are, at which offsets partitions start. Questions may take
 //! seconds, and the thread that polls the consumer must never wait.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use legwork_runtime::{ClaimPartition, PartitionFacts};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::config::{KafkaConfig, Start};
+use crate::claimer::{Claimer, Job};
+use crate::config::{self, KafkaConfig};
 use crate::context::{Context, PartitionId, Shared};
 use crate::error::{KafkaError, is_local_outage, reason};
+use crate::ffi;
 use crate::health::Seen;
-use crate::source::StartOffset;
 
 const TICK: Duration = Duration::from_millis(100);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-const CHECK_EVERY: Duration = Duration::from_secs(10);
+/// Topics are looked at so often: until then a topic made anew is not known from the old one by its id.
+const CHECK_EVERY: Duration = Duration::from_secs(3);
 const CHECK_AGAIN: Duration = Duration::from_millis(500);
+/// Questions and answers under way.
+const N_QUEUED_MAX: usize = 256;
 
-/// Partitions whose start is asked for, under the number of the assignment that they came with.
+/// A partition that is to be claimed.
 #[derive(Debug)]
 pub(crate) struct Question {
-    pub(crate) assignment: u64,
-    pub(crate) partitions: Vec<PartitionId>,
+    pub(crate) id: PartitionId,
+    /// It was taken away before it was claimed.
+    pub(crate) is_dropped: Arc<AtomicBool>,
 }
 
-/// Where a partition starts.
+/// How a partition starts: at an offset, or, with a cause and a way out, not at all.
 #[derive(Clone, Debug)]
-pub(crate) struct StartsAt {
-    pub(crate) id: PartitionId,
-    pub(crate) offset: i64,
-    pub(crate) end_offset: i64,
+pub(crate) struct Start {
+    pub(crate) facts: PartitionFacts,
+    pub(crate) start: Result<i64, String>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// The brokers answer; the topics have so many partitions.
     Ready { n_partitions: usize },
-    /// Where the partitions of an assignment start.
-    Starts { assignment: u64, starts: Vec<StartsAt> },
+    /// A partition is claimed.
+    Claimed(Start),
+    /// A partition that was taken away was not claimed.
+    Dropped(PartitionId),
 }
 
 /// The asking thread.
@@ -58,24 +66,27 @@ impl Probe {
     pub(crate) fn start(
         config: &KafkaConfig,
         shared: Arc<Shared>,
-        start_offset: Option<StartOffset>,
+        claim: Option<ClaimPartition>,
     ) -> Result<Probe, KafkaError> {
         let context = Context { shared: shared.clone(), seen: Seen::Probe };
         let client: BaseConsumer<Context> =
             config.asking().create_with_context(context).map_err(KafkaError::from_creation)?;
-        let (questions, asked) = sync_channel(4);
-        let (answer, answers) = sync_channel(4);
+        let (questions, asked) = sync_channel(N_QUEUED_MAX);
+        let (answer, answers) = sync_channel(N_QUEUED_MAX);
         let stop = Arc::new(AtomicBool::new(false));
         let topics = config.topics.iter().map(|topic| Topic { name: topic.as_str().into(), seen: None, n_missing: 0 });
         let asking = Asking {
             topics: topics.collect(),
             start: config.start,
             group_hop: format!("group {}", config.group),
-            start_offset,
+            claimer: Claimer::new(claim, shared.clone(), answer.clone()),
             client,
             shared,
             asked,
+            open: Vec::new(),
             answer,
+            broker_id: -1,
+            n_asked: 0,
             stop: stop.clone(),
         };
         let thread = std::thread::Builder::new()
@@ -85,9 +96,11 @@ impl Probe {
         Ok(Probe { questions, answers, stop, thread: Some(thread) })
     }
 
-    /// Asks where partitions start. False when the thread is busy with many questions: ask again.
-    pub(crate) fn ask(&self, question: Question) -> bool {
-        self.questions.try_send(question).is_ok()
+    /// Asks for a partition to be claimed. Gives the question back when there are many already: ask again.
+    pub(crate) fn ask(&self, question: Question) -> Result<(), Question> {
+        self.questions.try_send(question).map_err(|error| match error {
+            TrySendError::Full(question) | TrySendError::Disconnected(question) => question,
+        })
     }
 
     /// The next answer, if there is one.
@@ -115,13 +128,18 @@ struct Topic {
 
 struct Asking {
     topics: Vec<Topic>,
-    start: Start,
+    start: config::Start,
     group_hop: String,
-    start_offset: Option<StartOffset>,
+    claimer: Claimer,
     client: BaseConsumer<Context>,
     shared: Arc<Shared>,
     asked: Receiver<Question>,
+    /// Asked and not answered.
+    open: Vec<Question>,
     answer: SyncSender<Answer>,
+    /// The broker that answered last.
+    broker_id: i32,
+    n_asked: usize,
     stop: Arc<AtomicBool>,
 }
 
@@ -140,10 +158,15 @@ impl Asking {
                 let well = all_answered && !self.shared.health.lock().has_trouble();
                 check_at = Instant::now() + if well { CHECK_EVERY } else { CHECK_AGAIN };
             }
-            match self.asked.recv_timeout(TICK) {
-                Ok(question) => self.answer_question(question),
+            let wait = if self.open.is_empty() { TICK } else { CHECK_AGAIN };
+            match self.asked.recv_timeout(wait) {
+                Ok(question) => self.open.push(question),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.open.extend(self.asked.try_iter());
+            if !self.open.is_empty() {
+                self.answer_questions();
             }
             if self.shared.health.lock().has_trouble() {
                 check_at = check_at.min(Instant::now() + CHECK_AGAIN);
@@ -177,35 +200,62 @@ impl Asking {
 
     /// Looks at every topic. *Returns* whether the brokers answered for all.
     fn check_topics(&mut self) -> bool {
-        for topic_idx in 0..self.topics.len() {
+        let mut found = Vec::with_capacity(self.topics.len());
+        for topic in &self.topics {
             if self.stopped() {
                 return false;
             }
-            let name = self.topics[topic_idx].name.clone();
-            let metadata = match self.client.fetch_metadata(Some(&name), ANSWER_WITHIN) {
+            let metadata = match self.client.fetch_metadata(Some(&topic.name), ANSWER_WITHIN) {
                 Ok(metadata) => metadata,
                 Err(error) => {
-                    tracing::debug!(topic = &*name, %error, "no metadata");
+                    tracing::debug!(topic = &*topic.name, %error, "no metadata");
                     self.serve();
                     return false;
                 }
             };
-            let Some(found) = metadata.topics().first() else { return false };
-            match found.error().map(RDKafkaErrorCode::from) {
-                None => self.topic_is_well(topic_idx, found.partitions().len() as i32),
+            self.n_asked = self.n_asked.wrapping_add(1);
+            let brokers = metadata.brokers();
+            self.broker_id = match metadata.orig_broker_id() {
+                // A connection by an address of the configuration has no id yet; any broker that is there will do.
+                id if id < 0 && !brokers.is_empty() => brokers[self.n_asked % brokers.len()].id(),
+                id => id,
+            };
+            let Some(topic) = metadata.topics().first() else { return false };
+            found.push((topic.partitions().len() as i32, topic.error().map(RDKafkaErrorCode::from)));
+        }
+        let names = self.topics.iter().map(|topic| topic.name.clone()).collect();
+        let Ok(ids) = self.topic_ids(&names) else {
+            self.serve();
+            return false;
+        };
+        for (topic_idx, (n_partitions, error)) in found.into_iter().enumerate() {
+            match error {
+                None => self.topic_is_well(topic_idx, n_partitions, &ids),
                 Some(code) => self.topic_has_trouble(topic_idx, code),
             }
         }
         true
     }
 
-    fn topic_is_well(&mut self, topic_idx: usize, n_partitions: i32) {
+    /// The ids of topics that have one.
+    fn topic_ids(&self, names: &BTreeSet<Arc<str>>) -> Result<HashMap<String, String>, RDKafkaErrorCode> {
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        match ffi::topic_ids(self.client.client(), self.broker_id, &names, ANSWER_WITHIN) {
+            Err(code) if is_local_outage(code) => Err(code),
+            Err(code) => {
+                tracing::debug!(%code, "the brokers do not tell topics' ids");
+                Ok(HashMap::new())
+            }
+            Ok(ids) => Ok(ids),
+        }
+    }
+
+    fn topic_is_well(&mut self, topic_idx: usize, n_partitions: i32, ids: &HashMap<String, String>) {
         let topic = &mut self.topics[topic_idx];
         topic.n_missing = 0;
         topic.seen = Some(n_partitions);
-        let facts = self.shared.topic(&topic.name);
-        facts.n_partitions.store(n_partitions, Ordering::Release);
-        facts.is_gone.store(false, Ordering::Release);
+        let id = ids.get(&*topic.name).map(String::as_str);
+        self.shared.topic(&topic.name).is_there(n_partitions, id);
         self.shared.health.lock().well(&format!("topic {}", topic.name));
     }
 
@@ -220,7 +270,7 @@ impl Asking {
                     return;
                 }
                 if topic.seen.is_some() {
-                    self.shared.topic(name).is_gone.store(true, Ordering::Release);
+                    self.shared.topic(name).is_deleted();
                 }
                 format!(
                     "topic {name} does not exist: create it or change topics.*.names; it is read as soon as it is there"
@@ -236,55 +286,73 @@ impl Asking {
         self.shared.health.lock().trouble(&format!("topic {name}"), &message, Instant::now());
     }
 
-    /// Asks until there is an answer, or another question.
-    fn answer_question(&mut self, mut question: Question) {
-        while !self.stopped() {
-            match self.asked.try_recv() {
-                Ok(newer) => question = newer,
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => return,
+    /// Finds out about the partitions that are asked for, and has them claimed; what the brokers do not answer stays open.
+    fn answer_questions(&mut self) {
+        let (dropped, open) = std::mem::take(&mut self.open)
+            .into_iter()
+            .partition(|question| question.is_dropped.load(Ordering::Acquire));
+        self.open = open;
+        let dropped: Vec<Question> = dropped;
+        for question in dropped {
+            self.tell(Answer::Dropped(question.id));
+        }
+        self.serve();
+        if self.open.is_empty() || !self.check_topics() {
+            return;
+        }
+        match self.find_jobs() {
+            Ok(jobs) => {
+                self.shared.health.lock().well(&self.group_hop);
+                jobs.into_iter().for_each(|job| self.claimer.claim(job));
             }
-            self.serve();
-            match self.find_starts(&question.partitions) {
-                Ok(starts) => {
-                    self.shared.health.lock().well(&self.group_hop);
-                    self.tell(Answer::Starts { assignment: question.assignment, starts });
-                    return;
-                }
-                Err(error) => {
-                    let why = reason(&error);
-                    if !error.rdkafka_error_code().is_some_and(is_local_outage) {
-                        let message = format!("the start of assigned partitions cannot be found: {why}; trying again");
-                        self.shared.health.lock().trouble(&self.group_hop, &message, Instant::now());
-                    }
-                    self.check_topics();
-                    std::thread::sleep(CHECK_AGAIN);
+            Err(error) => {
+                let why = reason(&error);
+                if !error.rdkafka_error_code().is_some_and(is_local_outage) {
+                    let message = format!("the start of assigned partitions cannot be found: {why}; trying again");
+                    self.shared.health.lock().trouble(&self.group_hop, &message, Instant::now());
                 }
             }
         }
     }
 
-    fn find_starts(&self, partitions: &[PartitionId]) -> Result<Vec<StartsAt>, ClientError> {
+    /// Facts of the open questions. A topic that is made anew meanwhile stays open: its id and its offsets must be of the same one.
+    fn find_jobs(&mut self) -> Result<Vec<Job>, ClientError> {
+        let ids: Vec<PartitionId> = self.open.iter().map(|question| question.id.clone()).collect();
         let by_time = match self.start {
-            Start::Time(start_us) => Some(self.offsets_at(partitions, start_us)?),
-            Start::Earliest | Start::Latest => None,
+            config::Start::Time(start_us) => Some(self.offsets_at(&ids, start_us)?),
+            config::Start::Earliest | config::Start::Latest => None,
         };
-        let mut starts = Vec::with_capacity(partitions.len());
-        for id in partitions {
+        let mut found = HashMap::with_capacity(ids.len());
+        for id in &ids {
             let (topic, partition) = (&*id.0, id.1);
             let (low, high) = self.client.fetch_watermarks(topic, partition, ANSWER_WITHIN)?;
-            let given = self.start_offset.as_ref().and_then(|start_offset| start_offset(topic, partition));
-            let offset = given.unwrap_or_else(|| match (self.start, &by_time) {
+            let default_offset = match (self.start, &by_time) {
                 (_, Some(found)) => match found.find_partition(topic, partition).map(|element| element.offset()) {
                     Some(Offset::Offset(offset)) => offset,
                     _ => high,
                 },
-                (Start::Latest, None) => high,
+                (config::Start::Latest, None) => high,
                 (_, None) => low,
-            });
-            starts.push(StartsAt { id: id.clone(), offset, end_offset: high });
+            };
+            found.insert(id.clone(), (low, high, default_offset));
         }
-        Ok(starts)
+        let names: BTreeSet<Arc<str>> = ids.iter().map(|id| id.0.clone()).collect();
+        let topic_ids = self.topic_ids(&names).map_err(ClientError::MetadataFetch)?;
+        let mut jobs = Vec::with_capacity(ids.len());
+        for question in std::mem::take(&mut self.open) {
+            let (topic, partition) = question.id.clone();
+            let seen = self.shared.topic(&topic).seen().0;
+            let Some((begin_offset, end_offset, default_offset)) =
+                found.remove(&question.id).filter(|_| seen.id == topic_ids.get(&*topic).cloned())
+            else {
+                self.open.push(question);
+                continue;
+            };
+            let (topic_id, n_partitions) = (seen.id, seen.n_partitions);
+            let facts = PartitionFacts { topic, partition, topic_id, begin_offset, end_offset, n_partitions };
+            jobs.push(Job { facts, default_offset, is_dropped: question.is_dropped });
+        }
+        Ok(jobs)
     }
 
     fn offsets_at(&self, partitions: &[PartitionId], start_us: i64) -> Result<TopicPartitionList, ClientError> {

@@ -1,28 +1,25 @@
 //! The consumer group as a source of partitions.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use legwork_runtime::{LogSource, PartitionReader, SourceEvent};
+use legwork_runtime::{ClaimPartition, LogSource, PartitionReader, SourceEvent};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::claims::{Claims, Fate};
 use crate::config::KafkaConfig;
 use crate::context::{Context, PartitionId, Rebalance, Shared, let_go};
 use crate::error::{KafkaError, reason};
 use crate::ffi::PartitionQueue;
 use crate::health::Seen;
-use crate::probe::{Answer, Probe, Question, StartsAt};
-use crate::reader::Reader;
-
-/// Where a partition starts instead of at [`KafkaConfig::start`]: (topic, partition) to next offset, from a checkpoint. Called on a
-/// thread of its own that may wait.
-pub type StartOffset = Arc<dyn Fn(&str, i32) -> Option<i64> + Send + Sync>;
+use crate::probe::{Answer, Probe, Question, Start};
+use crate::reader::{Reader, Slot};
 
 /// How long lanes may take to let go of a partition. Members that wait longer are thrown out of their group anyway
 /// (`max.poll.interval.ms`, 5 min).
@@ -32,32 +29,36 @@ const SHORT: Duration = Duration::from_millis(10);
 const LONG: Duration = Duration::from_millis(100);
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// What the group waits for us to do.
-enum Pending {
-    Nothing,
-    /// Partitions are assigned; where they start is asked.
-    Starting {
-        assignment: u64,
-        partitions: Vec<PartitionId>,
-        is_asked: bool,
-    },
-    /// Partitions go; their lanes are letting go.
-    LettingGo {
-        partitions: Vec<PartitionId>,
-        is_done: Arc<AtomicBool>,
-        since: Instant,
-    },
+/// Partitions go; their lanes are letting go.
+struct LettingGo {
+    partitions: Vec<PartitionId>,
+    lost: bool,
+    /// Those whose claims are under way.
+    claims: HashSet<PartitionId>,
+    /// Held by each `done` that was handed out.
+    open: Arc<()>,
+    since: Instant,
 }
 
 /// A member of a Kafka consumer group. Its thread is the one that calls [`LogSource::poll`], which never waits for a broker: another
-/// thread asks them. The consumer is made once the brokers have answered, since its memory is divided by the number of partitions.
+/// thread asks them, and others yet claim partitions. The consumer is made once the brokers have answered, since its memory is divided by
+/// the number of partitions.
+///
+/// What librdkafka is told: with the cooperative protocols, that an assignment is accepted at once, and each partition when its claim has
+/// ended, so that neither the group nor the other partitions wait for a slow claim. With the eager protocol all have to start together.
 pub struct KafkaSource {
     config: KafkaConfig,
     shared: Arc<Shared>,
     probe: Option<Probe>,
     consumer: Option<Arc<BaseConsumer<Context>>>,
-    pending: Pending,
-    n_assignments: u64,
+    claims: Claims,
+    /// Questions that the probe had no room for.
+    unasked: VecDeque<Question>,
+    /// Claimed partitions that wait for the others of an eager assignment.
+    eager: Option<Vec<Start>>,
+    /// Partitions handed out and not taken away, with their queues; halted ones have none.
+    held: HashMap<PartitionId, Slot>,
+    letting_go: Option<LettingGo>,
 }
 
 impl fmt::Debug for KafkaSource {
@@ -69,25 +70,26 @@ impl fmt::Debug for KafkaSource {
 impl KafkaSource {
     /// A source; it connects when it is polled. *Errors*: `Option`, `Client` when librdkafka refuses the options.
     pub fn new(config: KafkaConfig) -> Result<KafkaSource, KafkaError> {
-        KafkaSource::with_start_offsets(config, None)
+        KafkaSource::with_claims(config, None)
     }
 
-    /// A source whose partitions may start at offsets of their own. *Errors*: as [`KafkaSource::new`].
-    pub fn with_start_offsets(
-        config: KafkaConfig,
-        start_offset: Option<StartOffset>,
-    ) -> Result<KafkaSource, KafkaError> {
+    /// A source whose partitions are claimed before they are read, and may start at offsets of their own. *Errors*: as
+    /// [`KafkaSource::new`].
+    pub fn with_claims(config: KafkaConfig, claim: Option<ClaimPartition>) -> Result<KafkaSource, KafkaError> {
         // Wrong options show at once, not when the brokers have answered.
         config.consumer(1).create_native_config().map_err(KafkaError::from_creation)?;
         let shared = Arc::<Shared>::default();
-        let probe = Probe::start(&config, shared.clone(), start_offset)?;
+        let probe = Probe::start(&config, shared.clone(), claim)?;
         Ok(KafkaSource {
             config,
             shared,
             probe: Some(probe),
             consumer: None,
-            pending: Pending::Nothing,
-            n_assignments: 0,
+            claims: Claims::default(),
+            unasked: VecDeque::new(),
+            eager: None,
+            held: HashMap::new(),
+            letting_go: None,
         })
     }
 
@@ -97,10 +99,67 @@ impl KafkaSource {
     }
 
     fn take_answers(&mut self, events: &mut Vec<SourceEvent>) {
+        let mut starts = Vec::new();
         while let Some(answer) = self.probe.as_ref().and_then(Probe::answer) {
             match answer {
                 Answer::Ready { n_partitions } => self.connect(n_partitions),
-                Answer::Starts { assignment, starts } => self.assign(assignment, starts, events),
+                Answer::Dropped(id) => self.claim_ended(&id, None, &mut starts, events),
+                Answer::Claimed(start) => {
+                    let id = (start.facts.topic.clone(), start.facts.partition);
+                    self.claim_ended(&id, Some(start), &mut starts, events);
+                }
+            }
+        }
+        if let Some(eager) = &mut self.eager {
+            eager.append(&mut starts);
+            if !self.claims.is_empty() {
+                return;
+            }
+            starts = self.eager.take().unwrap_or_default();
+        } else if starts.is_empty() {
+            return;
+        }
+        self.start(starts, events);
+    }
+
+    /// A claim has ended; `start` where the partition is claimed.
+    fn claim_ended(
+        &mut self,
+        id: &PartitionId,
+        start: Option<Start>,
+        starts: &mut Vec<Start>,
+        events: &mut Vec<SourceEvent>,
+    ) {
+        let fate = self.claims.ended(id);
+        if fate == Fate::Take {
+            starts.extend(start);
+            return;
+        }
+        let letting_go = self
+            .letting_go
+            .as_mut()
+            .and_then(|letting_go| letting_go.claims.remove(id).then(|| (letting_go.lost, letting_go.open.clone())));
+        if start.is_some() {
+            let (lost, open) = letting_go.unzip();
+            events.push(revoked(vec![id.clone()], lost.unwrap_or(false), open));
+        }
+        if fate == Fate::GiveBackAndClaim {
+            self.claim(id);
+        }
+    }
+
+    fn claim(&mut self, id: &PartitionId) {
+        if let Some(is_dropped) = self.claims.want(id) {
+            self.unasked.push_back(Question { id: id.clone(), is_dropped });
+        }
+    }
+
+    fn ask(&mut self) {
+        let Some(probe) = &self.probe else { return };
+        while let Some(question) = self.unasked.pop_front() {
+            if let Err(question) = probe.ask(question) {
+                self.unasked.push_front(question);
+                return;
             }
         }
     }
@@ -165,105 +224,146 @@ impl KafkaSource {
     }
 
     fn take_rebalances(&mut self, events: &mut Vec<SourceEvent>) {
-        while matches!(self.pending, Pending::Nothing) {
+        while self.letting_go.is_none() {
             let Some(rebalance) = self.shared.rebalances.lock().pop_front() else { return };
             match rebalance {
-                Rebalance::Assign(partitions) => {
-                    self.n_assignments += 1;
-                    self.pending = Pending::Starting { assignment: self.n_assignments, partitions, is_asked: false };
-                }
-                Rebalance::Revoke(partitions) if partitions.is_empty() => self.release(&partitions),
-                Rebalance::Revoke(partitions) => {
-                    let is_done = Arc::new(AtomicBool::new(false));
-                    let done = Done(is_done.clone());
-                    events.push(SourceEvent::Revoked {
-                        partitions: partitions.clone(),
-                        done: Box::new(move || drop(done)),
-                    });
-                    self.pending = Pending::LettingGo { partitions, is_done, since: Instant::now() };
-                }
+                Rebalance::Assign(partitions) => self.assigned(&partitions, events),
+                Rebalance::Revoke { partitions, lost } => self.revoke(partitions, lost, events),
             }
         }
     }
 
-    /// Goes on with what is pending, where it can.
-    fn go_on(&mut self, events: &mut Vec<SourceEvent>) {
-        match &mut self.pending {
-            Pending::Nothing => {}
-            Pending::Starting { assignment, partitions, is_asked } => {
-                let assignment = *assignment;
-                if partitions.is_empty() {
-                    self.assign(assignment, Vec::new(), events);
-                } else if !*is_asked {
-                    let question = Question { assignment, partitions: partitions.clone() };
-                    *is_asked = self.probe.as_ref().is_some_and(|probe| probe.ask(question));
+    fn assigned(&mut self, partitions: &[PartitionId], events: &mut Vec<SourceEvent>) {
+        let Some(consumer) = &self.consumer else { return };
+        let is_eager = !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        for id in partitions {
+            self.claim(id);
+        }
+        if is_eager {
+            self.eager = Some(Vec::new());
+        } else {
+            // The group goes on, and so do the partitions that are being read.
+            self.start(Vec::new(), events);
+        }
+    }
+
+    fn revoke(&mut self, partitions: Vec<PartitionId>, lost: bool, events: &mut Vec<SourceEvent>) {
+        if lost && !partitions.is_empty() {
+            self.tell_lost(partitions.len());
+            // Others may read them already.
+            for id in &partitions {
+                if let Some(slot) = self.held.get(id) {
+                    slot.lock().take();
                 }
             }
-            Pending::LettingGo { partitions, is_done, since } => {
-                let is_late = since.elapsed() >= LET_GO_WITHIN;
-                if is_late {
-                    tracing::warn!(
-                        ?partitions,
-                        "lanes did not let go in time; their partitions are given back all the same"
-                    );
-                }
-                if is_late || is_done.load(Ordering::Acquire) {
-                    let partitions = std::mem::take(partitions);
-                    self.release(&partitions);
-                }
-            }
+        }
+        let claims = partitions.iter().filter(|id| self.claims.unwant(id)).cloned().collect();
+        let open = Arc::new(());
+        // Claimed, and waiting for the others of an eager assignment.
+        let waiting = self.eager.take().into_iter().flatten().map(|start| (start.facts.topic, start.facts.partition));
+        let waiting: HashSet<PartitionId> = waiting.collect();
+        let is_out = |id: &&PartitionId| self.held.contains_key(*id) || waiting.contains(*id);
+        let handed_out: Vec<PartitionId> = partitions.iter().filter(is_out).cloned().collect();
+        if !handed_out.is_empty() {
+            events.push(revoked(handed_out, lost, Some(open.clone())));
+        }
+        self.letting_go = Some(LettingGo { partitions, lost, claims, open, since: Instant::now() });
+        self.release_if_done();
+    }
+
+    fn tell_lost(&self, n_partitions: usize) {
+        let hop = format!("group {}", self.config.group);
+        let message = format!(
+            "{hop} has gone on without this process, which stood still or was cut off from the brokers for longer than \
+             session.timeout.ms, or another one took its place: {n_partitions} partitions were lost and may be read by others; it joins \
+             again by itself"
+        );
+        self.shared.health.lock().trouble(&hop, &message, Instant::now());
+    }
+
+    fn release_if_done(&mut self) {
+        let Some(letting_go) = &mut self.letting_go else { return };
+        let is_late = letting_go.since.elapsed() >= LET_GO_WITHIN;
+        // What the lanes did before they let go has happened before this.
+        let is_done = letting_go.claims.is_empty() && Arc::get_mut(&mut letting_go.open).is_some();
+        if is_late && !is_done {
+            let partitions = &letting_go.partitions;
+            tracing::warn!(?partitions, "lanes did not let go in time; their partitions are given back all the same");
+        }
+        if !is_late && !is_done {
+            return;
+        }
+        if let Some(LettingGo { partitions, .. }) = self.letting_go.take() {
+            self.release(&partitions);
         }
     }
 
     /// Starts fetching, each partition into its own queue.
-    fn assign(&mut self, assignment: u64, starts: Vec<StartsAt>, events: &mut Vec<SourceEvent>) {
+    fn start(&mut self, starts: Vec<Start>, events: &mut Vec<SourceEvent>) {
         let Some(consumer) = self.consumer.clone() else { return };
-        if !matches!(self.pending, Pending::Starting { assignment: current, .. } if current == assignment) {
-            return;
-        }
-        self.pending = Pending::Nothing;
         let hop = format!("group {}", self.config.group);
+        let ids: Vec<PartitionId> =
+            starts.iter().map(|start| (start.facts.topic.clone(), start.facts.partition)).collect();
         let mut list = TopicPartitionList::with_capacity(starts.len());
         let mut readers: Vec<Box<dyn PartitionReader>> = Vec::with_capacity(starts.len());
-        for start in &starts {
-            let (topic, partition) = (&*start.id.0, start.id.1);
-            match PartitionQueue::split(&consumer, topic, partition) {
-                Some(queue) => readers.push(Box::new(Reader::new(queue, start, &self.shared))),
-                None => tracing::error!(topic, partition, "an assigned partition has no queue"),
-            }
-            if let Err(error) = list.add_partition_offset(topic, partition, Offset::Offset(start.offset)) {
-                tracing::error!(topic, partition, %error, "an offset cannot be expressed");
-            }
+        for Start { facts, start } in starts {
+            let id = (facts.topic.clone(), facts.partition);
+            let reader = match start {
+                Err(why) => Reader::halted(facts, why, &self.shared),
+                Ok(offset) => match split(&consumer, &id, offset, &mut list) {
+                    Ok(queue) => {
+                        let slot = Slot::default();
+                        *slot.lock() = Some(queue);
+                        self.held.insert(id.clone(), slot.clone());
+                        Reader::new(slot, facts, offset, &self.shared)
+                    }
+                    Err(why) => Reader::halted(facts, why, &self.shared),
+                },
+            };
+            self.held.entry(id).or_default();
+            readers.push(Box::new(reader));
         }
         let assigned = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
             _ => consumer.assign(&list),
         };
-        let mut health = self.shared.health.lock();
         match assigned {
             Ok(()) => {
-                health.well(&hop);
+                self.shared.health.lock().well(&hop);
                 if !readers.is_empty() {
                     events.push(SourceEvent::Assigned(readers));
                 }
             }
             Err(error) => {
-                health.trouble(&hop, &format!("{hop}: partitions cannot be assigned: {error}"), Instant::now());
+                let message = format!("{hop}: partitions cannot be assigned: {error}");
+                self.shared.health.lock().trouble(&hop, &message, Instant::now());
+                self.fence(&ids);
+                self.shared.partitions.lock().retain(|id, _| !ids.contains(id));
+                if !ids.is_empty() {
+                    events.push(revoked(ids, true, None));
+                }
+            }
+        }
+    }
+
+    /// Takes the queues from readers: from now on they give nothing.
+    fn fence(&mut self, partitions: &[PartitionId]) {
+        for id in partitions {
+            if let Some(slot) = self.held.remove(id) {
+                slot.lock().take();
             }
         }
     }
 
     /// Answers every rebalance that is open: librdkafka waits for that before it closes.
     fn answer_rebalances(&mut self, consumer: &BaseConsumer<Context>) {
-        let pending = match std::mem::replace(&mut self.pending, Pending::Nothing) {
-            Pending::Nothing => None,
-            Pending::Starting { partitions, .. } => Some(Rebalance::Assign(partitions)),
-            Pending::LettingGo { partitions, .. } => Some(Rebalance::Revoke(partitions)),
-        };
-        let open: Vec<Rebalance> = pending.into_iter().chain(self.shared.rebalances.lock().drain(..)).collect();
-        for rebalance in open {
+        let letting_go = self.letting_go.take();
+        let letting_go = letting_go.map(|open| Rebalance::Revoke { partitions: open.partitions, lost: open.lost });
+        let eager = self.eager.take().map(|_| Rebalance::Assign(Vec::new()));
+        let rebalances = std::mem::take(&mut *self.shared.rebalances.lock());
+        for rebalance in eager.into_iter().chain(letting_go).chain(rebalances) {
             match rebalance {
-                Rebalance::Revoke(partitions) => release(consumer, &partitions),
+                Rebalance::Revoke { partitions, .. } => let_go(consumer, &self.shared, &partitions),
                 // Nothing is taken; what is not assigned need not be let go.
                 Rebalance::Assign(_) => match consumer.rebalance_protocol() {
                     RebalanceProtocol::Cooperative => drop(consumer.incremental_assign(&TopicPartitionList::new())),
@@ -275,30 +375,31 @@ impl KafkaSource {
 
     /// Gives partitions back to the group.
     fn release(&mut self, partitions: &[PartitionId]) {
-        self.pending = Pending::Nothing;
+        self.fence(partitions);
         if let Some(consumer) = &self.consumer {
-            release(consumer, partitions);
+            let_go(consumer, &self.shared, partitions);
         }
-        let gone: HashSet<&PartitionId> = partitions.iter().collect();
-        self.shared.partitions.lock().retain(|id, _| !gone.contains(id));
     }
 }
 
-fn release(consumer: &BaseConsumer<Context>, partitions: &[PartitionId]) {
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for (topic, partition) in partitions {
-        list.add_partition(topic, *partition);
-    }
-    let_go(consumer, &list);
+/// Splits off a partition's queue, and adds the partition to those to be fetched.
+fn split(
+    consumer: &Arc<BaseConsumer<Context>>,
+    (topic, partition): &PartitionId,
+    offset: i64,
+    list: &mut TopicPartitionList,
+) -> Result<PartitionQueue, String> {
+    let queue = PartitionQueue::split(consumer, topic, *partition)
+        .ok_or_else(|| format!("librdkafka has no queue for topic {topic} partition {partition}: start again"))?;
+    list.add_partition_offset(topic, *partition, Offset::Offset(offset)).map_err(|error| {
+        format!("offset {offset} of topic {topic} partition {partition} cannot be read from: {error}")
+    })?;
+    Ok(queue)
 }
 
-/// Tells the source that a partition's lanes have let go, when dropped: also by a caller that never calls `done`.
-struct Done(Arc<AtomicBool>);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
+/// Partitions that go. `done` lets go of `open` when it is called, or dropped by a caller that never calls it.
+fn revoked(partitions: Vec<PartitionId>, lost: bool, open: Option<Arc<()>>) -> SourceEvent {
+    SourceEvent::Revoked { partitions, lost, done: Box::new(move || drop(open)) }
 }
 
 impl LogSource for KafkaSource {
@@ -307,11 +408,14 @@ impl LogSource for KafkaSource {
         let mut events = Vec::new();
         loop {
             self.take_answers(&mut events);
-            self.go_on(&mut events);
+            self.release_if_done();
+            self.ask();
             let left = deadline.saturating_duration_since(Instant::now());
-            let slice = if matches!(self.pending, Pending::Nothing) { LONG } else { SHORT };
+            let is_quiet = self.letting_go.is_none() && self.claims.is_empty();
+            let slice = if is_quiet { LONG } else { SHORT };
             self.serve(if events.is_empty() { left.min(slice) } else { Duration::ZERO });
             self.take_rebalances(&mut events);
+            self.ask();
             self.shared.health.lock().drain(&mut events);
             if !events.is_empty() || Instant::now() >= deadline {
                 return events;
@@ -337,6 +441,7 @@ impl LogSource for KafkaSource {
         self.shared.is_closing.store(true, Ordering::Release);
         let Some(consumer) = self.consumer.take() else { return };
         self.answer_rebalances(&consumer);
+        self.held.drain().for_each(|(_, slot)| drop(slot.lock().take()));
         // Leaving may wait for brokers that do not answer; a process that ends must not.
         let (closed, is_closed) = sync_channel(1);
         let closing = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || {

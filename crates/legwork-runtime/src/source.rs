@@ -136,8 +136,8 @@ pub trait PartitionReader: Send {
     /// Appends what is there, without waiting, up to `limit`.
     fn read(&mut self, into: &mut MessageBatch, limit: BatchLimit) -> ReadOutcome;
 
-    /// Goes on at this offset, earlier or later: the next message handed out is the first at or after it. Ends what an offset that was
-    /// not in the log had brought about; not what else made the partition [`ReadOutcome::Gone`].
+    /// Goes on at this offset, earlier or later: the next message handed out is the first at or after it. A partition that is
+    /// [`ReadOutcome::Gone`] stays so.
     fn seek(&mut self, offset: i64);
 
     /// Why the last read said [`ReadOutcome::Gone`], and the way out.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use legwork_kafka::{DeadLetters, KafkaConfig, KafkaSource, Partitioner, Start};
-use legwork_runtime::{BatchLimit, LogSource, ReadOutcome};
+use legwork_runtime::{BatchLimit, ClaimPartition, LogSource, ReadOutcome, StartAt};
 use legwork_types::{MessageBatch, Reject, RejectReason};
 
 use crate::support::{LIMIT, Member, Target, send_numbered, unique};
@@ -236,9 +236,8 @@ pub(crate) fn missing_topic_is_named(target: &Target) {
 pub(crate) fn lost_offset_is_gone(target: &Target) {
     let topic = target.topic("lost", 2, &[]);
     send_numbered(&target.producer(), &topic, 0, 50);
-    let start: legwork_kafka::StartOffset =
-        Arc::new(|_, partition| if partition == 0 { Some(1_000_000) } else { Some(3) });
-    let source = KafkaSource::with_start_offsets(target.config(&[&topic]), Some(start)).unwrap();
+    let claim: ClaimPartition = Arc::new(|facts| StartAt::Offset(if facts.partition == 0 { 1_000_000 } else { 3 }));
+    let source = KafkaSource::with_claims(target.config(&[&topic]), Some(claim)).unwrap();
     let mut member = Member::new(source);
     member.until_assigned(2);
     let deadline = std::time::Instant::now() + crate::support::WITHIN;
@@ -250,6 +249,9 @@ pub(crate) fn lost_offset_is_gone(target: &Target) {
         if reader.read(&mut batch, LIMIT) == ReadOutcome::Gone {
             let because = reader.gone_because().unwrap();
             assert!(because.contains("offset 1000000") && because.contains("kafka.start"), "{because}");
+            assert!(because.contains(&format!("legwork lanes accept {topic}/0")), "{because}");
+            reader.seek(0);
+            assert_eq!(reader.read(&mut batch, LIMIT), ReadOutcome::Gone);
             break;
         }
     }
@@ -273,5 +275,40 @@ pub(crate) fn latest_begins_with_what_comes(target: &Target) {
     member.until("the new ones", |member| member.n_messages() >= 5);
     let offsets: Vec<i64> = member.messages.values().flatten().map(|message| message.offset).collect();
     assert_eq!(offsets, [10, 11, 12, 13, 14]);
+    member.close();
+}
+
+pub(crate) fn member_end(member: &Member, partition: i32) -> i64 {
+    member.readers.iter().find(|reader| reader.partition() == partition).unwrap().end_offset().unwrap()
+}
+
+/// After a seek the next message is the first at or after that offset, whatever was fetched before.
+pub(crate) fn seek_goes_on_exactly_there(target: &Target) {
+    const N: usize = 30_000;
+    let topic = target.topic("seek", 1, &[]);
+    send_numbered(&target.producer(), &topic, 0, N);
+    let mut member = Member::of(target.config(&[&topic]));
+    member.until("some", |member| member.n_messages() >= 3_000);
+    let id = (Arc::from(topic.as_str()), 0);
+    // Back, on, to the same place, to the end, and back again: each with messages fetched and not read, each several times.
+    for (round, from) in [0, 20_000, 20_000, 7, N as i64 - 1, 12_345, 1].into_iter().enumerate() {
+        // Leaves some in librdkafka's queue and some taken out of it.
+        let mut batch = MessageBatch::new(topic.as_str().into(), 0);
+        let limit = BatchLimit { n_messages_max: 1_000, n_bytes_max: 1_000 };
+        member.readers[0].read(&mut batch, limit);
+        member.readers[0].seek(from);
+        member.messages.remove(&id);
+        let n_wanted = 100.min(N - from as usize);
+        member.until("after a seek", |member| member.n_messages() >= n_wanted);
+        let messages = &member.messages[&id];
+        for (message_idx, message) in messages.iter().enumerate() {
+            assert_eq!(message.offset, from + message_idx as i64, "round {round}");
+            assert_eq!(message.value.as_deref().unwrap(), format!("value-{}", message.offset).as_bytes());
+        }
+    }
+    // And to the end of it all.
+    member.until("the rest", |member| member.messages[&id].last().unwrap().offset == N as i64 - 1);
+    let offsets: Vec<i64> = member.messages[&id].iter().map(|message| message.offset).collect();
+    assert_eq!(offsets, (1..N as i64).collect::<Vec<_>>());
     member.close();
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use legwork_kafka::KafkaConfig;
 use legwork_runtime::LogSource;
 
-use crate::cases;
 use crate::support::{Member, Target, send_numbered};
+use crate::{cases, claims};
 
 #[test]
 fn each_message_once_in_order() {
@@ -46,6 +46,26 @@ fn lost_offset_is_gone() {
 #[test]
 fn latest_begins_with_what_comes() {
     cases::latest_begins_with_what_comes(&Target::embedded());
+}
+
+#[test]
+fn seek_goes_on_exactly_there() {
+    cases::seek_goes_on_exactly_there(&Target::embedded());
+}
+
+#[test]
+fn claims_are_concurrent_and_may_halt() {
+    claims::claims_are_concurrent_and_may_halt(&Target::embedded());
+}
+
+#[test]
+fn a_claim_that_is_overtaken_is_let_go() {
+    claims::a_claim_that_is_overtaken_is_let_go(&Target::embedded());
+}
+
+#[test]
+fn a_reader_that_is_kept_too_long_gives_nothing() {
+    claims::a_reader_that_is_kept_too_long_gives_nothing(&Target::embedded());
 }
 
 #[test]

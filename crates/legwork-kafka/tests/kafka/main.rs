@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 mod cases;
+mod claims;
 mod embedded;
 mod real;
 mod support;

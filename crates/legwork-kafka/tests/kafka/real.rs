@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use legwork_kafka::{Admin, KafkaConfig, Start, TimestampType};
 
-use crate::cases;
 use crate::support::{Member, Target, send_numbered, unique};
+use crate::{cases, claims};
 
 #[test]
 fn each_message_once_in_order() {
@@ -61,6 +61,30 @@ fn missing_topic_is_named() {
 fn lost_offset_is_gone() {
     let Some(target) = Target::real() else { return };
     cases::lost_offset_is_gone(&target);
+}
+
+#[test]
+fn seek_goes_on_exactly_there() {
+    let Some(target) = Target::real() else { return };
+    cases::seek_goes_on_exactly_there(&target);
+}
+
+#[test]
+fn claims_are_concurrent_and_may_halt() {
+    let Some(target) = Target::real() else { return };
+    claims::claims_are_concurrent_and_may_halt(&target);
+}
+
+#[test]
+fn a_claim_that_is_overtaken_is_let_go() {
+    let Some(target) = Target::real() else { return };
+    claims::a_claim_that_is_overtaken_is_let_go(&target);
+}
+
+#[test]
+fn a_reader_that_is_kept_too_long_gives_nothing() {
+    let Some(target) = Target::real() else { return };
+    claims::a_reader_that_is_kept_too_long_gives_nothing(&target);
 }
 
 #[test]

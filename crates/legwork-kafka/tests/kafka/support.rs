@@ -119,7 +119,7 @@ impl Member {
                     }
                     self.readers.extend(readers);
                 }
-                SourceEvent::Revoked { partitions, done } => {
+                SourceEvent::Revoked { partitions, done, .. } => {
                     self.n_revocations += 1;
                     self.readers.retain(|reader| !partitions.contains(&(reader.topic().clone(), reader.partition())));
                     done();
