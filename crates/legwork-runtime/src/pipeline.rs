@@ -244,7 +244,8 @@ impl Control {
         if !self.wait_for(FLUSH_MAX, |_, done| Command::Flush(done)) {
             tracing::warn!("the last checkpoints are not known to be durable; the next start finds out");
         }
-        let committed = tokio::time::timeout(COMMIT_MAX, committer::round(&self.shared, delivery, true));
+        let committed =
+            async { tokio::time::timeout(COMMIT_MAX, committer::round(&self.shared, delivery, true)).await };
         if delivery.runtime.block_on(committed).is_err() {
             tracing::warn!("the lake did not take the last rows in time; it does after the next start");
         }

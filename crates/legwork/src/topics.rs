@@ -165,6 +165,7 @@ pub(crate) fn lanes(config: &Config) -> LaneConfig {
             disk_bytes_max: config.lake.raw_events_disk_max.0,
         },
         dead_letters: None,
+        delivery: None,
     }
 }
 

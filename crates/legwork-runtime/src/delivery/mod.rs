@@ -131,7 +131,7 @@ impl Delivery {
             let lane = LaneId::new(facts.topic.clone(), facts.partition);
             let settings = settings(kind, &operators);
             let recovering = recover(&delivery, (&lane, kind), facts, &settings);
-            match delivery.runtime.block_on(tokio::time::timeout(CLAIM_MAX, recovering)) {
+            match delivery.runtime.block_on(async { tokio::time::timeout(CLAIM_MAX, recovering).await }) {
                 Ok(Ok(recovered)) => {
                     let start =
                         recovered.head.as_ref().map_or(StartAt::Default, |head| StartAt::Offset(head.next_offset));
