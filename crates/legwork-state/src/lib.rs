@@ -27,7 +27,8 @@ pub use memory::{Faults, MemoryStore, Operation};
 /// What a checkpoint says of its lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
-    /// Number of the checkpoint, from 1, without holes. It is the `revision` of the rows that it holds.
+    /// Number of the checkpoint, from 1, each larger than the one before; by one, except where a halt was accepted ([`recovery::accept`]).
+    /// It is the `revision` of the rows that it holds.
     pub number: u32,
     /// Identity of the topic as the broker tells it, where it does: a topic made anew has another.
     pub topic_id: Option<String>,

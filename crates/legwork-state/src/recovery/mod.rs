@@ -129,8 +129,8 @@ pub fn standing(number: u32, lake_through: u32, table: TableSeen) -> Standing {
 pub enum Halt {
     /// The lake has rows of a lane that the store does not know.
     #[error(
-        "lane {lane} has no checkpoint, but table {table} of the lake has its rows through checkpoint {through}: set store.url to the store \
-         that made them, or restore it; or `legwork lanes accept {lane}` reads the topic again from its start, on top of what is there"
+        "lane {lane} has no checkpoint, but table {table} of the lake has its rows through checkpoint {through}: set store.url to the store that \
+         made them, or restore it; or `legwork lanes accept {lane}` reads the topic from its start, and `legwork repair` the days before it"
     )]
     StateMissing {
         /// Lane.
@@ -143,7 +143,7 @@ pub enum Halt {
     /// The lake is newer than the store.
     #[error(
         "table {table} of the lake has rows of lane {lane} through checkpoint {through}, but its newest checkpoint is {number}: the store is older \
-         than the lake, restore the newer one; or `legwork lanes accept {lane}` reads the topic again from its start, on top of what is there"
+         than the lake, restore the newer one; or `legwork lanes accept {lane}` goes on from the older one, and computes those rows again"
     )]
     LakeAhead {
         /// Lane.
@@ -158,7 +158,8 @@ pub enum Halt {
     /// The lake has lost rows.
     #[error(
         "table {table} of the lake had rows of lane {lane} through checkpoint {known}, and now {}: restore the table; \
-         or `legwork lanes accept {lane}` reads the topic again from its start", through_text(*.found)
+         or `legwork lanes accept {lane}` goes on, and `legwork repair` computes the days that are missing",
+        through_text(*.found)
     )]
     LakeBehind {
         /// Lane.
@@ -181,7 +182,7 @@ pub enum Halt {
     /// Another topic has the name now.
     #[error(
         "the topic of lane {lane} was made anew: it was {was}, it is {is}, and offsets of the old one mean nothing in it; \
-         `legwork lanes accept {lane}` reads the new one from its start, on top of what is there"
+         `legwork lanes accept {lane}` keeps what was read from the old one and reads the new one from its start"
     )]
     TopicRecreated {
         /// Lane.
@@ -193,8 +194,8 @@ pub enum Halt {
     },
     /// Keys have moved between partitions.
     #[error(
-        "the topic of lane {lane} had {was} partitions and has {is}, so keys have moved between lanes: rebuild the tables from stored events with \
-         `legwork repair`, then `legwork lanes accept {lane}` (for each lane of the topic) reads its partition again from its start"
+        "the topic of lane {lane} had {was} partitions and has {is}, so keys have moved between lanes: `legwork lanes accept {lane}`, \
+         for each lane of the topic, goes on, and `legwork repair` computes the days around the change from stored events"
     )]
     PartitionsChanged {
         /// Lane.
@@ -207,8 +208,8 @@ pub enum Halt {
     /// Messages were deleted before they were read.
     #[error(
         "lane {lane} would go on at offset {next_offset}, but the topic begins at {log_start}: {} messages were deleted unread; restore them, \
-         or `legwork lanes accept {lane}` goes on without them, from the topic's start; then keep more in the topic (retention.ms)",
-        .log_start - .next_offset
+         or `legwork lanes accept {lane}` goes on without them; then keep more in the topic (retention.ms)",
+        .log_start.saturating_sub(*.next_offset)
     )]
     RetentionPassed {
         /// Lane.
@@ -221,7 +222,7 @@ pub enum Halt {
     /// The log is shorter than it was.
     #[error(
         "lane {lane} would go on at offset {next_offset}, but the topic ends at {log_end}: it was truncated or made anew; restore it, \
-         or `legwork lanes accept {lane}` reads it from its start, on top of what is there"
+         or `legwork lanes accept {lane}` keeps what was read and reads the topic from its start"
     )]
     AheadOfLog {
         /// Lane.
@@ -233,8 +234,8 @@ pub enum Halt {
     },
     /// State was made under other settings.
     #[error(
-        "the state of lane {lane} was made with the settings {was:?}, the configuration says {is:?}: set them back, \
-         or `legwork lanes accept {lane}` forgets the state and reads the topic again from its start"
+        "the state of lane {lane} was made with the settings {was:?}, the configuration says {is:?}: set them back, or \
+         `legwork lanes accept {lane}` forgets the state and reads the topic from its start, and `legwork repair` the days before it"
     )]
     SettingsChanged {
         /// Lane.
@@ -265,26 +266,54 @@ pub fn decide(found: &Found<'_>) -> Decision {
     decided.unwrap_or_else(Decision::Halt)
 }
 
-/// The head that lets a halted lane start anew, once its state was removed: it reads its partition from the start, and its numbers go on above all
-/// that the lake has, so that new versions of rows win. *Errors:* `TopicMissing`.
-pub fn accepted(found: &Found<'_>) -> Result<Head, Halt> {
-    let TopicSeen::Present { topic_id, log_start, n_partitions, .. } = found.topic else {
+/// What `legwork lanes accept` does to a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Claim it and commit a checkpoint of this head alone: the facts gathered so far stay.
+    Keep(Head),
+    /// [`crate::StateStore::remove`] its state, which is of no use, claim it and commit a checkpoint of this head alone.
+    Anew(Head),
+}
+
+impl Accepted {
+    /// The head to commit.
+    pub fn head(&self) -> &Head {
+        match self {
+            Accepted::Keep(head) | Accepted::Anew(head) => head,
+        }
+    }
+}
+
+/// What lets a halted lane go on: from where it was if the log still has that, else from the log's start, with numbers above all that the lake has,
+/// so that new versions of rows win. State is given up only where there is none, or where other settings made it. What was lost
+/// stays lost until it is repaired from stored events. *Errors:* `TopicMissing`.
+pub fn accept(found: &Found<'_>) -> Result<Accepted, Halt> {
+    let TopicSeen::Present { topic_id, log_start, log_end, n_partitions } = found.topic else {
         return Err(Halt::TopicMissing { lane: found.lane.clone() });
     };
-    let newest_in_lake = found.lake.values().map(|table| table.number()).max().unwrap_or(0);
+    let written =
+        found.lake.iter().map(|(name, table)| (name.clone(), table.number())).filter(|(_, number)| *number > 0);
+    let lake_tables: BTreeMap<String, u32> = written.collect();
+    let newest_in_lake = lake_tables.values().copied().max().unwrap_or(0);
     let number = found.head.map_or(0, |head| head.number).max(newest_in_lake).saturating_add(1);
-    let written = found.lake.iter().filter(|(_, table)| table.number() > 0);
-    Ok(Head {
-        number,
-        topic_id: topic_id.clone(),
-        next_offset: *log_start,
-        n_partitions: *n_partitions,
-        newest_us: i64::MIN,
-        counts: Vec::new(),
-        settings: found.settings.to_owned(),
-        lake_through: number,
-        lake_tables: written.map(|(name, table)| (name.clone(), table.number())).collect(),
-    })
+    let (topic_id, n_partitions) = (topic_id.clone(), *n_partitions);
+    let kept = found.head.filter(|head| head.settings == found.settings);
+    let Some(head) = kept else {
+        return Ok(Accepted::Anew(Head {
+            number,
+            topic_id,
+            next_offset: *log_start,
+            n_partitions,
+            newest_us: i64::MIN,
+            counts: Vec::new(),
+            settings: found.settings.to_owned(),
+            lake_through: number,
+            lake_tables,
+        }));
+    };
+    let is_same_log = !is_other_topic(head, topic_id.as_deref()) && (*log_start..=*log_end).contains(&head.next_offset);
+    let next_offset = if is_same_log { head.next_offset } else { *log_start };
+    Ok(Accepted::Keep(Head { number, topic_id, next_offset, n_partitions, lake_tables, ..head.clone() }))
 }
 
 fn check_start(found: &Found<'_>) -> Result<(), Halt> {
@@ -325,9 +354,7 @@ fn check_topic(found: &Found<'_>, head: &Head) -> Result<(), Halt> {
     let TopicSeen::Present { topic_id, log_start, log_end, n_partitions } = found.topic else {
         return Err(Halt::TopicMissing { lane: lane() });
     };
-    if let (Some(was), Some(is)) = (&head.topic_id, topic_id)
-        && was != is
-    {
+    if let (Some(was), Some(is), true) = (&head.topic_id, topic_id, is_other_topic(head, topic_id.as_deref())) {
         return Err(Halt::TopicRecreated { lane: lane(), was: was.clone(), is: is.clone() });
     }
     if head.n_partitions != *n_partitions {
@@ -344,6 +371,11 @@ fn check_topic(found: &Found<'_>, head: &Head) -> Result<(), Halt> {
         return Err(Halt::SettingsChanged { lane: lane(), was: head.settings.clone(), is: found.settings.to_owned() });
     }
     Ok(())
+}
+
+/// Brokers that tell no identity are believed.
+fn is_other_topic(head: &Head, topic_id: Option<&str>) -> bool {
+    matches!((head.topic_id.as_deref(), topic_id), (Some(was), Some(is)) if was != is)
 }
 
 fn resume(found: &Found<'_>, head: &Head) -> Resume {

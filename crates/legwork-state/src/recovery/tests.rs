@@ -194,25 +194,46 @@ fn check_pending(resume: &Resume, head: &Head, case: &Case, pending: &[PendingRo
 #[test]
 fn an_accepted_lane_goes_on_above_the_lake() {
     let lane = LaneId::new("field.gps-pings.v1", 2);
-    let mut n_accepted = 0;
+    let (mut n_kept, mut n_anew) = (0, 0);
     for_all(|case| {
-        let pending = pending(case.head.as_ref());
-        let head = match accepted(&found(&lane, case, &pending)) {
-            Ok(head) => head,
+        let rows = pending(case.head.as_ref());
+        let found_case = found(&lane, case, &rows);
+        let accepted = match accept(&found_case) {
+            Ok(accepted) => accepted,
             Err(halt) => {
                 assert_eq!((halt, &case.topic), (Halt::TopicMissing { lane: lane.clone() }, &TopicSeen::Missing));
                 return;
             }
         };
-        n_accepted += 1;
+        let head = accepted.head();
         assert!(case.head.as_ref().is_none_or(|old| head.number > old.number));
         assert!(case.lake.values().all(|table| table.number() < head.number), "new versions win");
-        let TopicSeen::Present { log_start, .. } = &case.topic else { panic!("{case:?}") };
-        let after = Case { head: Some(head), ..case.clone() };
-        let expected = Resume { next_offset: *log_start, tables: BTreeMap::new() };
-        assert_eq!(decide(&found(&lane, &after, &[])), Decision::Resume(expected));
+        let TopicSeen::Present { log_start, .. } = case.topic else { panic!("{case:?}") };
+        let is_healthy = matches!(decide(&found_case), Decision::Resume(_));
+        let rows = match &accepted {
+            Accepted::Keep(head) => {
+                n_kept += 1;
+                let old = case.head.as_ref().unwrap();
+                assert!(head.next_offset == old.next_offset || head.next_offset == log_start);
+                assert!(!is_healthy || head.next_offset == old.next_offset, "nothing is read twice for nothing");
+                let kept = (head.newest_us, &head.counts, head.lake_through);
+                assert_eq!(kept, (old.newest_us, &old.counts, old.lake_through));
+                rows.clone()
+            }
+            Accepted::Anew(head) => {
+                n_anew += 1;
+                assert!(case.head.as_ref().is_none_or(|old| old.settings != case.settings));
+                assert_eq!(head.next_offset, log_start);
+                Vec::new()
+            }
+        };
+        let after = Case { head: Some(head.clone()), ..case.clone() };
+        match decide(&found(&lane, &after, &rows)) {
+            Decision::Resume(resume) => assert_eq!(resume.next_offset, head.next_offset),
+            other => panic!("{other:?} after {accepted:?} of {case:?}"),
+        }
     });
-    assert!(n_accepted > 1_000);
+    assert!(n_kept > 1_000 && n_anew > 1_000);
 }
 
 #[test]
@@ -222,12 +243,12 @@ fn halts_say_what_was_found_and_what_to_do() {
     assert_eq!(
         halt.to_string(),
         "lane field.calls.v1/0 would go on at offset 100, but the topic begins at 250: 150 messages were deleted unread; restore them, \
-         or `legwork lanes accept field.calls.v1/0` goes on without them, from the topic's start; then keep more in the topic (retention.ms)"
+         or `legwork lanes accept field.calls.v1/0` goes on without them; then keep more in the topic (retention.ms)"
     );
     let halt = Halt::LakeBehind { lane, table: "stays".to_owned(), known: 7, found: TableSeen::Missing };
     assert_eq!(
         halt.to_string(),
         "table stays of the lake had rows of lane field.calls.v1/0 through checkpoint 7, and now is gone: restore the table; \
-         or `legwork lanes accept field.calls.v1/0` reads the topic again from its start"
+         or `legwork lanes accept field.calls.v1/0` goes on, and `legwork repair` computes the days that are missing"
     );
 }

@@ -13,6 +13,8 @@ use slatedb::config::{
 pub(super) const RETRIES: u32 = 8;
 /// A memtable of this size becomes an object: more makes restarts slow and takes memory in every lane.
 pub(super) const L0_BYTES: usize = 1 << 20;
+/// Objects of memtables that wait for compaction.
+const L0_MAX: usize = 128;
 /// Checkpoints after which a lane that writes little makes its memtable an object: a restart reads one file a checkpoint since then.
 pub(super) const LIGHT_CHECKPOINTS: u32 = 16;
 
@@ -25,6 +27,8 @@ pub(super) struct Tuning {
     pub(super) gc_interval: Duration,
     /// Garbage younger than this stays.
     pub(super) gc_min_age: Duration,
+    /// What a compaction reads is held so long for its sake.
+    pub(super) checkpoint_lifetime: Duration,
     /// Boundary files speed up listing buckets; on a local folder they keep manifests from ever being deleted.
     pub(super) has_boundary_files: bool,
 }
@@ -32,9 +36,10 @@ pub(super) struct Tuning {
 impl Tuning {
     pub(super) fn new(is_local: bool) -> Tuning {
         Tuning {
-            compaction_poll: Duration::from_secs(600),
+            compaction_poll: Duration::from_secs(300),
             gc_interval: Duration::from_secs(3_600),
             gc_min_age: Duration::from_secs(600),
+            checkpoint_lifetime: Duration::from_secs(60),
             has_boundary_files: !is_local,
         }
     }
@@ -48,6 +53,9 @@ impl Tuning {
             min_filter_keys: u32::MAX,
             l0_sst_size_bytes: L0_BYTES,
             l0_flush_parallelism: 1,
+            // More than come in four polls of the compactor at one a checkpoint: at the limit memtables pile up, then writes wait.
+            l0_max_ssts: L0_MAX,
+            l0_max_ssts_per_key: L0_MAX,
             max_unflushed_bytes: 32 << 20,
             compression_codec: Some(CompressionCodec::Lz4),
             object_store_max_retries: Some(RETRIES),
@@ -60,13 +68,15 @@ impl Tuning {
         let scheduler = SizeTieredCompactionSchedulerOptions {
             // Without it what was deleted stays in the largest run, and a store of seven days grows for weeks.
             sorted_run_consolidation_threshold: 3,
+            // All that came since the last time at once.
+            max_compaction_sources: L0_MAX,
             ..SizeTieredCompactionSchedulerOptions::default()
         };
         CompactorOptions {
             poll_interval: self.compaction_poll,
             max_concurrent_compactions: 1,
             scheduler_options: HashMap::from(scheduler),
-            checkpoint_lifetime: Duration::from_secs(60),
+            checkpoint_lifetime: self.checkpoint_lifetime,
             object_store_max_retries: Some(RETRIES),
             worker: Some(CompactionWorkerOptions {
                 max_concurrent_compactions: 1,

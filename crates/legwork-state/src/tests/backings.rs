@@ -28,6 +28,7 @@ pub(super) fn all() -> Vec<Box<dyn Backing>> {
     {
         all.push(Box::new(crate::slate::tests::Objects::default()));
         all.push(Box::new(crate::slate::tests::Folder::default()));
+        all.extend(crate::slate::tests::Bucket::from_env().map(|bucket| Box::new(bucket) as Box<dyn Backing>));
     }
     all
 }
@@ -39,7 +40,7 @@ pub(super) fn on_each(demand: impl AsyncFn(&dyn Backing)) {
     }
 }
 
-pub(super) fn on_runtime<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn on_runtime<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let result = runtime.block_on(future);
     runtime.shutdown_background();
