@@ -237,10 +237,6 @@ impl FileWriter {
         Ok(())
     }
 
-    pub(crate) fn n_rows(&self) -> usize {
-        self.n_rows
-    }
-
     /// About how many bytes the file will have.
     pub(crate) fn n_bytes(&self) -> usize {
         self.writer.bytes_written() + self.writer.in_progress_size()

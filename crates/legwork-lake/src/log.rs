@@ -130,11 +130,6 @@ impl TableLog {
         Ok(found)
     }
 
-    /// The newest version known here.
-    pub(crate) fn known(&self) -> Option<Arc<Version>> {
-        self.newest.lock().clone()
-    }
-
     async fn load(&self, known: Option<Arc<Version>>) -> Result<Option<Arc<Version>>, LakeError> {
         let refused = |error| LakeError::delta(&self.name, READ, error);
         let delta = match &known {

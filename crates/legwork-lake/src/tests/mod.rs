@@ -2,3 +2,5 @@
 
 mod commits;
 mod engines;
+mod maintenance;
+mod schemas;
