@@ -3,4 +3,5 @@
 mod commits;
 mod engines;
 mod maintenance;
+mod s3;
 mod schemas;
