@@ -1,6 +1,7 @@
 //! Files that no version needs any more.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, UNIX_EPOCH};
 
 use deltalake::checkpoints::cleanup_expired_logs_for;
 use futures::{StreamExt, TryStreamExt};
@@ -11,7 +12,7 @@ use tracing::info;
 use super::rewrite::active;
 use crate::log::TableLog;
 use crate::table::DAY;
-use crate::{Lake, LakeError};
+use crate::{Lake, LakeError, local};
 
 /// Commits of a log that a checkpoint covers stay this long.
 const LOG_KEPT_MS: i64 = 7 * 86_400_000;
@@ -68,6 +69,14 @@ pub(super) async fn vacuum(lake: &Lake, log: &TableLog, now_ms: i64) -> Result<V
         done => done.map(|_| ()),
     };
     deleted.map(missing).try_collect::<()>().await.map_err(failed)?;
+    if let Ok(folder) =
+        lake.inner.url.join(&format!("{}/", log.name())).map_err(|_| ()).and_then(|url| url.to_file_path())
+    {
+        let before = UNIX_EPOCH + Duration::from_millis(u64::try_from(orphaned_before_ms).unwrap_or_default());
+        let swept = tokio::task::spawn_blocking(move || local::sweep(&folder, before)).await;
+        let swept = swept.map_err(std::io::Error::other).flatten();
+        vacuumed.n_orphans += swept.map_err(|error| LakeError::unavailable(log.name(), "vacuumed", error))?;
+    }
     let cutoff_ms = now_ms.saturating_sub(LOG_KEPT_MS);
     let cleaned = cleanup_expired_logs_for(version.number(), log.log_store().as_ref(), cutoff_ms, None).await;
     vacuumed.n_commits = cleaned.map_err(|error| LakeError::delta(log.name(), "vacuumed", error))?;

@@ -38,6 +38,25 @@ async fn columns_of_a_newer_schema_reach_the_table() {
 }
 
 #[tokio::test]
+async fn a_column_that_may_be_null_from_now_on_may_be_so_in_the_table() {
+    let lake = lake_on(Arc::new(InMemory::new()));
+    let schema = Kind::Calls.schema();
+    let with = |is_nullable: bool| {
+        let fields = schema.fields().iter().map(|field| match field.name().as_str() {
+            "status" => Field::new("status", DataType::Utf8, is_nullable),
+            _ => field.as_ref().clone(),
+        });
+        Schema::new(fields.collect::<Vec<_>>())
+    };
+    lake.commit(&events(&with(false)), vec![call(&with(false), 1)]).await.unwrap();
+    let fewer =
+        LaneCommit { lane: lane(0), through: 2, rows: vec![(2, filled(&Arc::new(without(&schema, "status")), 3))] };
+    assert!(matches!(lake.commit(&events(&with(false)), vec![fewer.clone()]).await, Err(LakeError::Rows { .. })));
+    assert_eq!(lake.commit(&events(&with(true)), vec![fewer]).await.unwrap().version, 3);
+    assert_eq!(number(&lake, &events(&schema), "SELECT count(*) * 10 + count(status) FROM t").await, 63);
+}
+
+#[tokio::test]
 async fn a_column_of_another_type_is_refused() {
     let lake = lake_on(Arc::new(InMemory::new()));
     let schema = Kind::Calls.schema();
