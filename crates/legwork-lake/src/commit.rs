@@ -1,6 +1,6 @@
 //! Rows of lanes into a table, once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -221,12 +221,4 @@ fn with_lane(table: &LakeTable, rows: &RecordBatch, lane: &LaneId) -> Result<Rec
     let fields: Vec<_> = rows.schema().fields().iter().cloned().chain([field]).collect();
     let columns = rows.columns().iter().cloned().chain([lane]).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| LakeError::rows(table.name(), error))
-}
-
-/// Lanes and what a table holds of them, for logs of tests.
-#[cfg(test)]
-pub(crate) fn numbers(transactions: &HashMap<LaneId, u32>) -> Vec<(String, u32)> {
-    let mut numbers: Vec<_> = transactions.iter().map(|(lane, number)| (lane.to_string(), *number)).collect();
-    numbers.sort();
-    numbers
 }

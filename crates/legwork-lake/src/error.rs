@@ -77,6 +77,14 @@ pub enum LakeError {
         /// How, and the way out.
         detail: String,
     },
+    /// The clock of this machine is not to be trusted with deleting.
+    #[error(
+        "this machine's clock is {ahead_s} s ahead of the lake's object store: set it right, nothing was deleted or compacted"
+    )]
+    Clock {
+        /// By how much, seconds.
+        ahead_s: i64,
+    },
     /// Bytes are not what was written.
     #[error("lake table {table} is damaged: {detail}")]
     Damaged {
@@ -101,6 +109,7 @@ impl LakeError {
         match self {
             LakeError::Unavailable { .. } | LakeError::Contended { .. } => ErrorKind::Retry,
             LakeError::Address { .. }
+            | LakeError::Clock { .. }
             | LakeError::Newer { .. }
             | LakeError::ColumnType { .. }
             | LakeError::Layout { .. } => ErrorKind::Config,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{cast, filter_record_batch, max, min};
 use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
-use chrono::{DateTime, Days, NaiveDate};
+use chrono::{DateTime, NaiveDate, TimeDelta};
 use deltalake::kernel::Add;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -24,14 +24,13 @@ const DAY_US: i64 = 86_400_000_000;
 /// Rows of a row group: what a reader skips or reads at once.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 
+/// 0001-01-01 and 9999-12-31: what every engine can read as the name of a day.
+const DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
+
 /// A UTC day as the name of its partition.
 pub(crate) fn day_name(day: i32) -> String {
-    let epoch = NaiveDate::default();
-    let date = match day >= 0 {
-        true => epoch.checked_add_days(Days::new(u64::from(day.unsigned_abs()))),
-        false => epoch.checked_sub_days(Days::new(u64::from(day.unsigned_abs()))),
-    };
-    date.unwrap_or(epoch).to_string()
+    let day = day.clamp(*DAYS.start(), *DAYS.end());
+    (NaiveDate::default() + TimeDelta::days(i64::from(day))).to_string()
 }
 
 /// The UTC day of a partition's name.
@@ -101,13 +100,12 @@ pub(crate) fn by_day(table: &LakeTable, rows: &RecordBatch) -> Result<Vec<(i32, 
     if column.null_count() > 0 {
         return Err(LakeError::rows(table.name(), format!("{} is null", table.day_column())));
     }
-    let mut days: Vec<i32> = Vec::with_capacity(column.len());
-    for &us in column.values() {
-        days.push(
-            i32::try_from(us.div_euclid(DAY_US))
-                .map_err(|_| LakeError::rows(table.name(), "a time beyond all days"))?,
-        );
-    }
+    // A time beyond all calendars (files may have any) lies in the first or last day that there is.
+    let day = |us: &i64| {
+        let (first, last) = (i64::from(*DAYS.start()), i64::from(*DAYS.end()));
+        i32::try_from(us.div_euclid(DAY_US).clamp(first, last)).unwrap_or_default()
+    };
+    let days: Vec<i32> = column.values().iter().map(day).collect();
     let mut distinct = days.clone();
     distinct.sort_unstable();
     distinct.dedup();
@@ -147,7 +145,6 @@ impl FileFormat {
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_created_by(concat!("legwork ", env!("CARGO_PKG_VERSION")).to_owned())
             .set_statistics_enabled(EnabledStatistics::None);
         // In the footer also of what files are sorted by: a reader then finds a device's row group, and the footer lives as long as the rows.
         for column in table.skipping().iter().chain(table.sort()) {
@@ -237,10 +234,6 @@ impl FileWriter {
         Ok(())
     }
 
-    pub(crate) fn n_rows(&self) -> usize {
-        self.n_rows
-    }
-
     /// About how many bytes the file will have.
     pub(crate) fn n_bytes(&self) -> usize {
         self.writer.bytes_written() + self.writer.in_progress_size()
@@ -288,5 +281,57 @@ impl FileWriter {
             stats: Some(stats),
             ..Add::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::TimestampMicrosecondArray;
+    use legwork_types::Table;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::rows;
+
+    #[test]
+    fn days_have_names_that_engines_read() {
+        assert_eq!(
+            [-1, 0, 20_777, i32::MIN, i32::MAX].map(day_name),
+            ["1969-12-31", "1970-01-01", "2026-11-20", "0001-01-01", "9999-12-31"]
+        );
+        assert_eq!(parse_day("2026-11-20"), Some(20_777));
+        assert_eq!(parse_day("__HIVE_DEFAULT_PARTITION__"), None);
+    }
+
+    #[test]
+    fn roles_are_read_off_names() {
+        let role = |name: &str| FileRole::of(&format!("day=2026-11-20/{name}"));
+        assert_eq!(role("resolved-0af.parquet"), FileRole::Resolved);
+        assert_eq!(role("merged-0af.parquet"), FileRole::Merged);
+        assert_eq!([role("part-0af.parquet"), role("part-00000-x.c000.parquet"), role("x")], [FileRole::Part; 3]);
+    }
+
+    proptest! {
+        #[test]
+        fn each_row_lies_in_the_day_of_its_time(times in prop::collection::vec(prop_oneof![any::<i64>(), -10 * DAY_US..10 * DAY_US], 1..50)) {
+            let table = LakeTable::versions(Table::Stays).unwrap();
+            let stays: Vec<_> = times.iter().map(|us| ("a", *us, 1, 1, false)).collect();
+            let parts = by_day(&table, &rows(&stays)).unwrap();
+            let mut found = Vec::new();
+            for (day, rows) in &parts {
+                let column = rows.column_by_name("stay_start").unwrap().as_any().downcast_ref::<TimestampMicrosecondArray>().unwrap();
+                for us in column.values() {
+                    let start = i128::from(*day) * i128::from(DAY_US);
+                    let is_inside = (start..start + i128::from(DAY_US)).contains(&i128::from(*us));
+                    prop_assert!(is_inside || *day == *DAYS.start() || *day == *DAYS.end());
+                    found.push(*us);
+                }
+            }
+            prop_assert!(parts.windows(2).all(|pair| pair[0].0 < pair[1].0));
+            let mut times = times;
+            times.sort_unstable();
+            found.sort_unstable();
+            prop_assert_eq!(found, times);
+        }
     }
 }

@@ -25,6 +25,11 @@ pub struct LakeConfig {
     pub removed_files_kept: Duration,
     /// Files that no version ever held count as left behind by a crash after this long. Must be above `commit_timeout`.
     pub orphans_kept: Duration,
+    /// Memory that sorting takes in compaction, the rest goes to the local disk; a file under way comes on top.
+    pub compaction_memory_bytes: usize,
+    /// How far the clock of whoever maintains may be ahead of the object store's. Beyond it nothing is done: days would be dropped, and
+    /// files of commits under way deleted, before their time.
+    pub clock_ahead_max: Duration,
     /// A pinned version that is not older than this is not looked up again.
     pub pin_age_max: Duration,
 }
@@ -37,6 +42,8 @@ impl Default for LakeConfig {
             commit_timeout: Duration::from_secs(600),
             removed_files_kept: Duration::from_secs(3_600),
             orphans_kept: Duration::from_secs(24 * 3_600),
+            compaction_memory_bytes: 256 << 20,
+            clock_ahead_max: Duration::from_secs(3_600),
             pin_age_max: Duration::from_secs(1),
         }
     }

@@ -2,7 +2,7 @@
 
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel as _;
-use deltalake::kernel::{Action, MetadataExt as _, Protocol, StructType, new_metadata};
+use deltalake::kernel::{Action, MetadataExt as _, Protocol, StructField, StructType, new_metadata};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::table::state::DeltaTableState;
 use url::Url;
@@ -59,7 +59,7 @@ pub(crate) fn same_type(a: &DataType, b: &DataType) -> bool {
     }
 }
 
-/// The metadata that gives a table the columns it lacks; none when it has all. Columns that only the table has stay: a newer binary
+/// The metadata that gives a table the columns it lacks, and lets those be null that now may; none when it has all. Columns that only the table has stay: a newer binary
 /// added them.
 pub(crate) fn evolution(
     table: &LakeTable,
@@ -76,10 +76,14 @@ pub(crate) fn evolution(
     }
     let found = delta.snapshot().arrow_schema();
     let wanted = table.schema();
-    let mut added = Vec::new();
+    let (mut added, mut relaxed) = (Vec::new(), Vec::new());
     for field in wanted.fields() {
         match found.field_with_name(field.name()) {
-            Ok(there) if same_type(there.data_type(), field.data_type()) => {}
+            Ok(there) if same_type(there.data_type(), field.data_type()) => {
+                if field.is_nullable() && !there.is_nullable() {
+                    relaxed.push(field.name().as_str());
+                }
+            }
             Ok(there) => {
                 return Err(LakeError::ColumnType {
                     table: table.name().to_owned(),
@@ -100,13 +104,18 @@ pub(crate) fn evolution(
             detail: format!("its column {} must have a value, and this binary does not know it", field.name()),
         });
     }
-    if added.is_empty() {
+    if added.is_empty() && relaxed.is_empty() {
         return Ok(None);
     }
     let bug = |error: &dyn std::fmt::Display| LakeError::rows(table.name(), error);
     let new: StructType = struct_type(table, &Schema::new(Fields::from(added)))?;
     let old = delta.metadata().parse_schema().map_err(|error| bug(&error))?;
-    let all = StructType::try_new(old.fields().chain(new.fields()).cloned()).map_err(|error| bug(&error))?;
+    let relax = |field: &StructField| StructField {
+        nullable: field.nullable || relaxed.contains(&field.name().as_str()),
+        ..field.clone()
+    };
+    let all = old.fields().map(relax).chain(new.fields().cloned());
+    let all = StructType::try_new(all).map_err(|error| bug(&error))?;
     let metadata = delta.metadata().clone().with_schema(&all).map_err(|error| bug(&error))?;
     let operation = DeltaOperation::AddColumn { fields: new.fields().cloned().collect() };
     Ok(Some((vec![Action::Metadata(metadata)], operation)))

@@ -13,6 +13,7 @@ mod lake;
 mod layout;
 mod local;
 mod log;
+mod maintain;
 mod pin;
 mod store;
 mod table;
@@ -23,6 +24,7 @@ mod transactions;
 pub use commit::{Committed, LaneCommit, LaneOutcome};
 pub use error::{ErrorKind, LakeError};
 pub use lake::{Lake, LakeConfig};
+pub use maintain::{Lease, Maintained, Maintenance, Upkeep};
 pub use pin::{DayFiles, Pinned};
 pub use table::{DAY, IS_DELETED, LANE, LakeTable, REVISION, Shape};
 

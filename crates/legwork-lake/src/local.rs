@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -76,6 +77,32 @@ fn write(path: &FsPath, payload: &[Bytes], is_new: bool) -> io::Result<()> {
     }
     named?;
     File::open(folder)?.sync_all()
+}
+
+/// Removes what writes that died left behind below a folder, if it is older. *Returns* how many files.
+pub(crate) fn sweep(folder: &FsPath, before: SystemTime) -> io::Result<usize> {
+    let mut n_swept = 0;
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            n_swept += sweep(&entry.path(), before)?;
+            continue;
+        }
+        let name = entry.file_name();
+        let suffix = name.to_str().and_then(|name| name.split_once('#')).map_or("", |(_, suffix)| suffix);
+        let is_staged = !suffix.is_empty() && suffix.bytes().all(|byte| byte.is_ascii_digit());
+        if is_staged
+            && entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|modified| modified < before)
+        {
+            fs::remove_file(entry.path())?;
+            n_swept += 1;
+        }
+    }
+    Ok(n_swept)
 }
 
 #[async_trait]
@@ -165,5 +192,42 @@ impl MultipartUpload for Upload {
     async fn abort(&mut self) -> Result<()> {
         self.parts.clear();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::TryStreamExt;
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_appears_once_and_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DurableLocal::default();
+        let root = Path::from_absolute_path(folder.path()).unwrap();
+        let path = root.clone().join("deep").join("er").join("commit.json");
+        store.put_opts(&path, "first".into(), PutMode::Create.into()).await.unwrap();
+        let again = store.put_opts(&path, "second".into(), PutMode::Create.into()).await;
+        assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "first");
+        store.put(&path, "third".into()).await.unwrap();
+        let mut upload = store.put_multipart(&root.clone().join("parts")).await.unwrap();
+        upload.put_part("a".into()).await.unwrap();
+        upload.put_part("b".into()).await.unwrap();
+        let listed = async || store.list(Some(&root)).try_collect::<Vec<_>>().await.unwrap().len();
+        assert_eq!(listed().await, 1, "a part is no file yet");
+        upload.complete().await.unwrap();
+        assert_eq!(store.get(&root.clone().join("parts")).await.unwrap().bytes().await.unwrap(), "ab");
+        // What a write that died leaves behind is not listed, and goes when it is old.
+        fs::write(folder.path().join("deep/er/commit.json#123000001"), "to").unwrap();
+        fs::write(folder.path().join("deep/er/note#1a"), "somebody's").unwrap();
+        assert_eq!(sweep(folder.path(), SystemTime::now() - Duration::from_secs(60)).unwrap(), 0);
+        assert_eq!(sweep(folder.path(), SystemTime::now() + Duration::from_secs(60)).unwrap(), 1);
+        assert_eq!(listed().await, 3);
+        assert_eq!(sweep(&folder.path().join("missing"), SystemTime::now()).unwrap(), 0);
     }
 }

@@ -130,11 +130,6 @@ impl TableLog {
         Ok(found)
     }
 
-    /// The newest version known here.
-    pub(crate) fn known(&self) -> Option<Arc<Version>> {
-        self.newest.lock().clone()
-    }
-
     async fn load(&self, known: Option<Arc<Version>>) -> Result<Option<Arc<Version>>, LakeError> {
         let refused = |error| LakeError::delta(&self.name, READ, error);
         let delta = match &known {
@@ -216,12 +211,14 @@ impl TableLog {
             self.log.clone(),
             operation,
         );
+        // Without delta-rs's work after a commit: it reads the table again, and when that fails says that the commit did.
+        let commit = async { commit.into_prepared_commit_future().await?.await };
         let done = match tokio::time::timeout(self.timeout, commit).await {
             Ok(done) => done,
             Err(_) => return Err(CommitFailure::Unknown(format!("no answer within {:?}", self.timeout))),
         };
         match done {
-            Ok(done) => Ok(done.version()),
+            Ok(done) => Ok(done.version),
             Err(DeltaTableError::VersionAlreadyExists(_)) => Err(CommitFailure::Conflict),
             Err(DeltaTableError::Transaction { source }) => Err(match source {
                 TransactionError::VersionAlreadyExists(_)

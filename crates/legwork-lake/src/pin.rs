@@ -22,8 +22,8 @@ use crate::log::Version;
 use crate::table::DAY;
 use crate::{Lake, LakeError, LakeTable};
 
-/// A version of a table. Its files stay while it, its provider or a plan made with that lives in this process; elsewhere they stay for
-/// [`crate::LakeConfig::removed_files_kept`].
+/// A version of a table. Its files stay while it or its provider lives in this process, and in any case for
+/// [`crate::LakeConfig::removed_files_kept`] after they were removed.
 #[derive(Clone, Debug)]
 pub struct Pinned {
     /// Number of the version.

@@ -67,12 +67,24 @@ pub(crate) fn commit(partition: i32, through: u32, stays: &[Stay<'_>]) -> LaneCo
     LaneCommit { lane: lane(partition), through, rows: vec![(through, rows(stays))] }
 }
 
+/// Without trust in clocks: tests maintain in years to come, with files of this moment.
 pub(crate) fn config() -> LakeConfig {
-    LakeConfig { pin_age_max: Duration::ZERO, request_timeout: Duration::from_secs(5), ..LakeConfig::default() }
+    const AGE: Duration = Duration::from_secs(200 * 366 * 86_400);
+    LakeConfig {
+        pin_age_max: Duration::ZERO,
+        request_timeout: Duration::from_secs(5),
+        orphans_kept: AGE,
+        clock_ahead_max: AGE,
+        ..LakeConfig::default()
+    }
 }
 
 pub(crate) fn lake_on(store: Arc<dyn ObjectStore>) -> Lake {
-    Lake::on(Url::parse("memory:///lake/").unwrap(), store, config())
+    lake_with(store, config())
+}
+
+pub(crate) fn lake_with(store: Arc<dyn ObjectStore>, config: LakeConfig) -> Lake {
+    Lake::on(Url::parse("memory:///lake/").unwrap(), store, config)
 }
 
 /// Answers a query over the table `t`.
@@ -139,6 +151,11 @@ impl FaultyStore {
         let mut faults: Vec<_> = faults.into_iter().collect();
         faults.reverse();
         self.faults.lock().insert(word, faults);
+    }
+
+    /// Faults that have not happened yet.
+    pub(crate) fn n_faults_left(&self) -> usize {
+        self.faults.lock().values().map(Vec::len).sum()
     }
 
     fn next(&self, location: &Path) -> Option<Fault> {
@@ -218,4 +235,19 @@ impl ObjectStore for FaultyStore {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.inner.copy_opts(from, to, options).await
     }
+}
+
+/// Lanes and what a table holds of them, in order.
+pub(crate) fn numbers(transactions: &HashMap<LaneId, u32>) -> Vec<(String, u32)> {
+    let mut numbers: Vec<_> = transactions.iter().map(|(lane, number)| (lane.to_string(), *number)).collect();
+    numbers.sort();
+    numbers
+}
+
+/// Paths below a folder of the store.
+pub(crate) async fn paths(store: &dyn ObjectStore, folder: &str) -> Vec<String> {
+    let listed: Vec<_> = futures::TryStreamExt::try_collect(store.list(Some(&Path::from(folder)))).await.unwrap();
+    let mut paths: Vec<String> = listed.into_iter().map(|object: ObjectMeta| object.location.to_string()).collect();
+    paths.sort();
+    paths
 }

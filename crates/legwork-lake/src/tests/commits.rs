@@ -30,7 +30,7 @@ async fn lanes_commit_together_and_once() {
     assert_eq!(mixed.lanes, [(lane(0), LaneOutcome::Done), (lane(1), LaneOutcome::Ahead { at: 4 })]);
     let transactions = lake.transactions(&stays()).await.unwrap().unwrap();
     assert_eq!(
-        crate::commit::numbers(&transactions),
+        crate::testing::numbers(&transactions),
         [("field.gps-pings.v1/0".to_owned(), 2), ("field.gps-pings.v1/1".to_owned(), 4)]
     );
     let lane_0 = || "field.gps-pings.v1/0".to_owned();
@@ -79,6 +79,7 @@ async fn no_fault_loses_or_doubles_rows() {
                 }
                 let found: Vec<i64> = contents(&lake, &stays()).await.into_iter().map(|row| row.3).collect();
                 assert_eq!(found, [1, 2, 3], "{fault:?} at {word}");
+                assert!(store.n_faults_left() < n_faults, "{fault:?} at {word} has happened");
             }
         }
     }

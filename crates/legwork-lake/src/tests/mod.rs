@@ -2,3 +2,7 @@
 
 mod commits;
 mod engines;
+mod figures;
+mod maintenance;
+mod s3;
+mod schemas;

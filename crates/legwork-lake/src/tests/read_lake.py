@@ -3,6 +3,7 @@
 Usage: read_lake.py TABLE=FOLDER... < SQL    (each table is visible to the SQL under its name)
 """
 import json
+import os
 import sys
 
 import duckdb
@@ -26,4 +27,6 @@ for argument in sys.argv[1:]:
 sql = sys.stdin.read().strip()
 if sql:
     answer["rows"] = [[str(value) for value in row] for row in connection.execute(sql).fetchall()]
-print(json.dumps(answer))
+print(json.dumps(answer), flush=True)
+# Threads of the two libraries may abort an orderly exit.
+os._exit(0)
