@@ -8,6 +8,7 @@ mod fresh;
 mod history;
 mod implied;
 mod newest;
+mod repeated;
 mod resolve;
 mod scan;
 mod table;

@@ -23,6 +23,27 @@ pub(super) struct Layout {
     pub(super) is_deleted: usize,
 }
 
+impl Layout {
+    /// Columns that identify a row.
+    pub(super) fn identity_of(&self, versions: &RecordBatch) -> Vec<ArrayRef> {
+        std::iter::once(&self.lane).chain(&self.identity).map(|&idx| versions.column(idx).clone()).collect()
+    }
+
+    /// The columns of [`Layout::identity_of`].
+    pub(super) fn identity_schema(&self, versions: &Schema) -> Result<SchemaRef> {
+        let columns: Vec<usize> = std::iter::once(&self.lane).chain(&self.identity).copied().collect();
+        Ok(Arc::new(versions.project(&columns)?))
+    }
+
+    /// *Shape:* the columns of the result of the rows that are `wanted`.
+    pub(super) fn rows(&self, versions: &RecordBatch, wanted: &BooleanArray) -> Result<RecordBatch> {
+        rows_of(&versions.project(&(0..self.n_columns).collect::<Vec<_>>())?, wanted)
+    }
+}
+
+/// Newest versions, batch by batch.
+pub(super) type NewestRows = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
 /// The newest version of a row so far.
 #[derive(Clone, Copy, Debug)]
 struct Newest {
@@ -66,6 +87,10 @@ impl NewestVersions {
             n_bytes: 0,
             numbers: Vec::new(),
         })
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Bytes held.
@@ -122,7 +147,7 @@ impl NewestVersions {
     }
 
     /// The newest versions, batch by batch; what is held shrinks with them. *Returns* the bytes that the batches hold, too.
-    pub(super) fn finish(self) -> (usize, impl Iterator<Item = Result<RecordBatch>> + Send) {
+    pub(super) fn finish(self) -> (usize, NewestRows) {
         let mut masks: Vec<BooleanBufferBuilder> = Vec::with_capacity(self.batches.len());
         for batch in &self.batches {
             let mut mask = BooleanBufferBuilder::new(batch.num_rows());
@@ -133,18 +158,20 @@ impl NewestVersions {
             masks[newest.batch as usize].set_bit(newest.row as usize, true);
         }
         let n_bytes = self.n_bytes;
-        let rows = self.batches.into_iter().zip(masks).map(|(batch, mut mask)| {
-            let mask = BooleanArray::new(mask.finish(), None);
-            match mask.true_count() {
-                n_rows if n_rows == batch.num_rows() => Ok(batch),
-                n_rows if batch.num_columns() == 0 => {
-                    let options = RecordBatchOptions::new().with_row_count(Some(n_rows));
-                    Ok(RecordBatch::try_new_with_options(batch.schema(), Vec::new(), &options)?)
-                }
-                _ => Ok(filter_record_batch(&batch, &mask)?),
-            }
-        });
-        (n_bytes, rows.filter(|rows| rows.as_ref().map_or(true, |rows| rows.num_rows() > 0)))
+        let rows = self.batches.into_iter().zip(masks);
+        let rows = rows.map(|(batch, mut mask)| rows_of(&batch, &BooleanArray::new(mask.finish(), None)));
+        (n_bytes, Box::new(rows.filter(|rows| rows.as_ref().map_or(true, |rows| rows.num_rows() > 0))))
+    }
+}
+
+fn rows_of(batch: &RecordBatch, wanted: &BooleanArray) -> Result<RecordBatch> {
+    match wanted.true_count() {
+        n_rows if n_rows == batch.num_rows() => Ok(batch.clone()),
+        n_rows if batch.num_columns() == 0 => {
+            let options = RecordBatchOptions::new().with_row_count(Some(n_rows));
+            Ok(RecordBatch::try_new_with_options(batch.schema(), Vec::new(), &options)?)
+        }
+        _ => Ok(filter_record_batch(batch, wanted)?),
     }
 }
 

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::coop::cooperative;
@@ -16,13 +18,18 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements, Partitioning, PlanProperties,
 };
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
-use super::newest::{Layout, NewestVersions};
+use super::newest::{Layout, NewestRows, NewestVersions};
+use super::repeated::{HashSet, RepeatedHashes, hashes_of};
 
 /// Some days of a table: all versions of their rows.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
+    /// The lake's identities alone, for groups that are too large to be held: they are read twice, and only rows with several versions
+    /// are held.
+    pub(super) identities: Option<Arc<dyn ExecutionPlan>>,
     /// What the lake has of them; none without a lake.
     pub(super) lake: Option<Arc<dyn ExecutionPlan>>,
     /// What the lanes have of them.
@@ -68,7 +75,11 @@ impl ResolveExec {
 impl DisplayAs for ResolveExec {
     fn fmt_as(&self, _t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n_fresh: usize = self.groups.iter().flat_map(|group| &group.fresh).map(RecordBatch::num_rows).sum();
+        let n_large = self.groups.iter().filter(|group| group.identities.is_some()).count();
         write!(f, "ResolveExec: table={}, groups={}, fresh_rows={n_fresh}", self.table, self.groups.len())?;
+        if n_large > 0 {
+            write!(f, ", read_twice={n_large}")?;
+        }
         match self.rows_max {
             Some(rows_max) => write!(f, ", limit={rows_max}"),
             None => Ok(()),
@@ -86,7 +97,7 @@ impl ExecutionPlan for ResolveExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        self.groups.iter().filter_map(|group| group.lake.as_ref()).collect()
+        self.groups.iter().flat_map(|group| group.identities.iter().chain(&group.lake)).collect()
     }
 
     fn input_distribution_requirements(&self) -> InputDistributionRequirements {
@@ -106,6 +117,7 @@ impl ExecutionPlan for ResolveExec {
         }
         let mut children = children.into_iter();
         let replace = |group: &Group| Group {
+            identities: group.identities.as_ref().and_then(|_| children.next()),
             lake: group.lake.as_ref().and_then(|_| children.next()),
             fresh: group.fresh.clone(),
         };
@@ -129,7 +141,7 @@ impl ExecutionPlan for ResolveExec {
     }
 }
 
-/// Reads a group to its end, then gives its newest versions.
+/// The newest versions of a group.
 async fn resolve(
     exec: ResolveExec,
     group_idx: usize,
@@ -137,26 +149,100 @@ async fn resolve(
 ) -> Result<impl Stream<Item = Result<RecordBatch>>> {
     let group = &exec.groups[group_idx];
     let memory = MemoryConsumer::new(format!("ResolveExec[{}]", exec.table)).register(context.memory_pool());
-    let mut newest = NewestVersions::try_new(&exec.versions, exec.layout.clone())?;
+    let repeated = match &group.identities {
+        Some(identities) => Some(find_repeated(&exec.layout, group, identities, &context, &memory).await?),
+        None => None,
+    };
     // Live versions first: of equal revisions the first counts.
+    let fresh = stream::iter(group.fresh.clone().into_iter().map(Ok));
+    let versions = match &group.lake {
+        Some(lake) => fresh.chain(read(lake, &context)?).boxed(),
+        None => fresh.boxed(),
+    };
+    let newest = NewestVersions::try_new(&exec.versions, exec.layout.clone())?;
+    let reading = Reading { versions, repeated, memory, newest: Some(newest), rest: None };
+    Ok(stream::try_unfold(
+        reading,
+        |mut reading| async move { Ok(reading.next().await?.map(|batch| (batch, reading))) },
+    ))
+}
+
+fn read(plan: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    match plan.properties().partitioning.partition_count() {
+        1 => plan.execute(0, context.clone()),
+        n_partitions => internal_err!("a group of days must be read in one partition, not in {n_partitions}"),
+    }
+}
+
+/// The first reading of a large group.
+async fn find_repeated(
+    layout: &Layout,
+    group: &Group,
+    identities: &Arc<dyn ExecutionPlan>,
+    context: &Arc<TaskContext>,
+    memory: &MemoryReservation,
+) -> Result<HashSet> {
+    let (mut repeated, mut hashes) = (RepeatedHashes::default(), Vec::new());
     for versions in &group.fresh {
-        newest.push(versions)?;
+        hashes_of(&layout.identity_of(versions), &mut hashes)?;
+        repeated.add(&hashes);
     }
-    memory.try_resize(newest.n_bytes())?;
-    if let Some(lake) = &group.lake {
-        if lake.properties().partitioning.partition_count() != 1 {
-            return internal_err!("a group of days must be read in one partition");
-        }
-        let mut versions = lake.execute(0, context)?;
-        while let Some(versions) = versions.next().await {
-            newest.push(&versions?)?;
-            memory.try_resize(newest.n_bytes())?;
-        }
+    let mut batches = read(identities, context)?;
+    while let Some(batch) = batches.next().await {
+        hashes_of(batch?.columns(), &mut hashes)?;
+        repeated.add(&hashes);
+        memory.try_resize(repeated.n_bytes())?;
     }
-    let (n_bytes, rows) = newest.finish();
-    memory.try_resize(n_bytes)?;
-    Ok(stream::iter(rows).map(move |rows| {
-        let _held = &memory;
-        rows
-    }))
+    let repeated = repeated.finish();
+    memory.try_resize(repeated.n_bytes())?;
+    Ok(repeated)
+}
+
+/// Reads a group: rows of one version are passed on, the others held until all have been seen.
+struct Reading {
+    versions: BoxStream<'static, Result<RecordBatch>>,
+    /// Hashes of identities with several versions; none when they are not known and all rows are held.
+    repeated: Option<HashSet>,
+    newest: Option<NewestVersions>,
+    rest: Option<NewestRows>,
+    memory: MemoryReservation,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        while let Some(versions) = self.versions.next().await {
+            if let Some(rows) = self.take(&versions?)? {
+                return Ok(Some(rows));
+            }
+        }
+        if let Some(newest) = self.newest.take() {
+            let (n_bytes, rows) = newest.finish();
+            self.repeated = None;
+            self.memory.try_resize(n_bytes)?;
+            self.rest = Some(rows);
+        }
+        self.rest.as_mut().and_then(Iterator::next).transpose()
+    }
+
+    /// Holds what may have other versions; the rest, without retractions, is *returned*.
+    fn take(&mut self, versions: &RecordBatch) -> Result<Option<RecordBatch>> {
+        let Some(newest) = &mut self.newest else { return Ok(None) };
+        let Some(repeated) = &self.repeated else {
+            newest.push(versions)?;
+            self.memory.try_resize(newest.n_bytes())?;
+            return Ok(None);
+        };
+        let mut hashes = Vec::new();
+        hashes_of(&newest.layout().identity_of(versions), &mut hashes)?;
+        let is_repeated: BooleanBuffer = hashes.iter().map(|hash| repeated.contains(*hash)).collect();
+        if is_repeated.count_set_bits() > 0 {
+            let held = filter_record_batch(versions, &BooleanArray::new(is_repeated.clone(), None))?;
+            newest.push(&held)?;
+            self.memory.try_resize(repeated.n_bytes() + newest.n_bytes())?;
+        }
+        let is_deleted = versions.column(newest.layout().is_deleted).as_boolean().values();
+        let passed = BooleanArray::new(!&(&is_repeated | is_deleted), None);
+        let rows = newest.layout().rows(versions, &passed)?;
+        Ok((rows.num_rows() > 0).then_some(rows))
+    }
 }

@@ -11,6 +11,7 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::provider_as_source;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableProviderFilterPushDown, TableType, col};
 use datafusion::physical_plan::empty::EmptyExec;
@@ -28,10 +29,12 @@ use super::scan::{LakeScan, read_error};
 use crate::catalog::LakeDef;
 use crate::pin::{self, Pinned, QueryPin, View};
 
-/// Versions of rows that are resolved in one piece: some 100 MB with their identities.
-const GROUP_ROWS: u64 = 500_000;
 /// Pieces of a query: each plans a scan of its own.
 const GROUPS_MAX: u64 = 32;
+/// Pieces that are resolved at the same time: each holds memory.
+const PARTITIONS_MAX: usize = 8;
+/// Bytes that resolving holds of a version, beside the columns of the result: its identity, a place in a hash table, its revision.
+const VERSION_BYTES: usize = 96;
 
 /// What the rows of a table of the lake are.
 #[derive(Clone, Copy, Debug)]
@@ -162,19 +165,23 @@ impl LakeTable {
         let key = table.def().key;
         let of_key = |filter: &&Expr| filter.column_refs().iter().all(|column| key.contains(&column.name.as_str()));
         let filters: Vec<Expr> = wanted.filters.iter().filter(of_key).cloned().collect();
+        let partitions_max = state.config().target_partitions().min(PARTITIONS_MAX);
+        let rows_max = group_rows_max(&wanted.schema, state, partitions_max);
         let mut groups = Vec::new();
-        for days in groups_of(&settled.complement().intersect(&wanted.days), view) {
-            let fresh = view.fresh.rows(&days, &versions)?;
-            let lake = match &view.pinned {
-                Some(pinned) => self.lake(state, pinned, days, &filters, &versions, None).await?,
-                None => None,
-            };
-            if lake.is_some() || !fresh.is_empty() {
-                groups.push(Group { lake, fresh });
+        for (days, n_rows) in groups_of(&settled.complement().intersect(&wanted.days), view, rows_max) {
+            let mut group = Group { identities: None, lake: None, fresh: view.fresh.rows(&days, &versions)? };
+            if let Some(pinned) = &view.pinned {
+                if n_rows.is_none_or(|n_rows| n_rows > rows_max) {
+                    let identities = layout.identity_schema(&versions)?;
+                    group.identities = self.lake(state, pinned, days.clone(), &filters, &identities, None).await?;
+                }
+                group.lake = self.lake(state, pinned, days, &filters, &versions, None).await?;
+            }
+            if group.lake.is_some() || !group.fresh.is_empty() {
+                groups.push(group);
             }
         }
         if !groups.is_empty() {
-            let partitions_max = state.config().target_partitions();
             let resolve = ResolveExec::try_new(self.name, groups, versions, layout, wanted.rows_max, partitions_max)?;
             parts.push(Arc::new(resolve));
         }
@@ -267,24 +274,42 @@ fn settled_days(view: &View) -> DaySet {
     DaySet::range(*first, *last).intersect(&touched.complement())
 }
 
-/// `days` in pieces of some [`GROUP_ROWS`] versions: together all of them, also those that the lake does not know.
-fn groups_of(days: &DaySet, view: &View) -> Vec<DaySet> {
+/// Versions that may be held at once in each of `n_partitions`: together they take a quarter of the memory of a query.
+fn group_rows_max(schema: &Schema, state: &dyn Session, n_partitions: usize) -> u64 {
+    let bytes_of = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8 => 24,
+        DataType::Binary => 256,
+        _ => 8,
+    };
+    let row_bytes = VERSION_BYTES + schema.fields().iter().map(bytes_of).sum::<usize>();
+    let memory_bytes = match state.runtime_env().memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => bytes,
+        _ => 512 << 20,
+    };
+    (memory_bytes / 4 / n_partitions.max(1) / row_bytes).max(1_024) as u64
+}
+
+/// `days` in pieces of some `rows_max` versions, with the number of versions where it is known: together all of them, also days that the
+/// lake does not know of.
+fn groups_of(days: &DaySet, view: &View, rows_max: u64) -> Vec<(DaySet, Option<u64>)> {
+    let is_known = view.pinned.as_ref().is_none_or(|pinned| !pinned.days.is_empty());
     let mut n_rows_by_day: BTreeMap<i32, u64> = view.fresh.days().clone();
     for (day, lake) in view.pinned.iter().flat_map(|pinned| &pinned.days) {
         *n_rows_by_day.entry(*day).or_default() += lake.n_rows;
     }
     n_rows_by_day.retain(|day, _| days.contains(*day));
-    let n_rows_max = GROUP_ROWS.max(n_rows_by_day.values().sum::<u64>() / GROUPS_MAX);
+    let rows_max = rows_max.max(n_rows_by_day.values().sum::<u64>() / GROUPS_MAX);
     let (mut groups, mut first, mut n_rows) = (Vec::new(), i32::MIN, 0);
-    for (&day, &n_rows_of_day) in &n_rows_by_day {
-        if n_rows > 0 && n_rows + n_rows_of_day > n_rows_max {
-            groups.push(DaySet::range(first, day - 1));
+    for (&day, &n_rows_of_day) in n_rows_by_day.iter().filter(|_| is_known) {
+        if n_rows > 0 && n_rows + n_rows_of_day > rows_max {
+            groups.push((DaySet::range(first, day - 1), Some(n_rows)));
             (first, n_rows) = (day, 0);
         }
         n_rows += n_rows_of_day;
     }
-    groups.push(DaySet::range(first, i32::MAX));
-    groups.iter().map(|group| group.intersect(days)).filter(|group| !group.is_empty()).collect()
+    groups.push((DaySet::range(first, i32::MAX), is_known.then_some(n_rows)));
+    let groups = groups.into_iter().map(|(group, n_rows)| (group.intersect(days), n_rows));
+    groups.filter(|(group, _)| !group.is_empty()).collect()
 }
 
 /// The columns of `schema`, then those that resolving needs besides, and where they all lie.

@@ -70,7 +70,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let cuts = prop::collection::vec((0..=100_u32, 0..=100_u32), N_LANES as usize);
     let compacted = prop::collection::vec(0..N_DAYS, 0..5);
     let writes = prop::collection::vec(writes(), 0..40);
-    (table, writes, cuts, compacted, prop::bool::weighted(0.8), (0..N_DAYS, 0..N_DAYS), 0..4_i64).prop_map(
+    (table, writes, cuts, compacted, prop::bool::weighted(0.6), (0..N_DAYS, 0..N_DAYS), 0..4_i64).prop_map(
         |(table, writes, cuts, compacted, knows_days, days, key)| Case {
             table,
             writes,

@@ -4,6 +4,7 @@ mod fake;
 mod forbidden;
 mod functions;
 mod lake;
+mod lake_measure;
 mod lake_model;
 mod lake_property;
 mod limits;

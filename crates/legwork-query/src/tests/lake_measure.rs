@@ -1,0 +1,101 @@
+//! What resolving costs beside a plain scan: run by hand.
+//!
+//! `cargo t legwork-query --config profile.dev.package.legwork-query.opt-level=3 -- lake_measure --ignored --nocapture`
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use legwork_types::Table;
+
+use super::fake::Fake;
+use super::lake_model::{DAY_0, DayTable, MemoryLake, Version, fresh, lake_schema, rows};
+use super::options;
+use super::sql::table_of;
+use crate::{Engine, LakeDay, QueryOptions, SqlEngine};
+
+const TABLE: Table = Table::DeviceMovement;
+const BATCH_ROWS: usize = 8_192;
+
+/// `n_days` days of windows of devices; `n_copies` of each row, the second a version newer.
+fn lake(n_days: i32, n_devices: usize, n_windows: usize, n_copies: usize, is_resolved: bool) -> MemoryLake {
+    let n_rows = n_devices * n_windows;
+    let versions: Vec<Version> = (0..n_rows as i64)
+        .map(|value| Version { lane: (value % 12) as i32, revision: 1, day: 0, key: 1, is_deleted: false, value })
+        .collect();
+    let schema = lake_schema(TABLE);
+    let first = rows(TABLE, &schema, &versions);
+    let device = (0..n_rows).map(|row| format!("device-{:06}", row / n_windows));
+    let rep = (0..n_rows).map(|row| format!("rep-{:06}", row / n_windows));
+    let (device, rep) = (StringArray::from_iter_values(device), StringArray::from_iter_values(rep));
+    let set = |columns: &mut Vec<_>, name: &str, column| columns[schema.index_of(name).unwrap()] = column;
+    let (mut batches, mut days) = (Vec::new(), BTreeMap::new());
+    for day in DAY_0..DAY_0 + n_days {
+        let start_us = i64::from(day) * 86_400_000_000;
+        let times = (0..n_rows).map(|row| start_us + (row % n_windows) as i64 * 300_000_000);
+        for copy in 0..n_copies {
+            let mut columns = first.columns().to_vec();
+            set(&mut columns, "device_id", Arc::new(device.clone()));
+            set(&mut columns, "rep_id", Arc::new(rep.clone()));
+            let times = TimestampMicrosecondArray::from_iter_values(times.clone());
+            set(&mut columns, "window_start", Arc::new(times.with_timezone("UTC")));
+            set(&mut columns, "day", Arc::new(Date32Array::from(vec![day; n_rows])));
+            let revisions = arrow::array::Int64Array::from(vec![1 + copy as i64; n_rows]);
+            set(&mut columns, "revision", Arc::new(revisions));
+            let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+            let slices = (0..n_rows).step_by(BATCH_ROWS);
+            batches.extend(slices.map(|row| (day, batch.slice(row, BATCH_ROWS.min(n_rows - row)))));
+        }
+        days.insert(day, LakeDay { n_rows: (n_rows * n_copies) as u64, is_resolved });
+    }
+    let table = DayTable { schema, batches, read: parking_lot::Mutex::default() };
+    let tables = [(TABLE.name().to_owned(), (Arc::new(table), HashMap::new(), days))].into();
+    MemoryLake { tables, ..MemoryLake::default() }
+}
+
+async fn measure(what: &str, history: MemoryLake, lanes: Fake) {
+    let options = QueryOptions { memory_bytes_max: 512 << 20, timeout: Duration::from_secs(600), ..options() };
+    let engine = SqlEngine::with_history(Arc::new(lanes), Arc::new(history), options).unwrap();
+    let session = engine.session();
+    for sql in [
+        "SELECT count(*) FROM device_movement",
+        "SELECT sum(distance_m) FROM device_movement",
+        "SELECT sum(distance_m), sum(raw_m), sum(gap_m), sum(moving_s), sum(n_pings), max(last_fix_time) FROM device_movement",
+        "SELECT count(*) FROM (SELECT device_id, sum(distance_m) FROM device_movement GROUP BY device_id)",
+        "SELECT sum(distance_m) FROM device_movement WHERE device_id = 'device-000017'",
+        "SELECT sum(distance_m) FROM device_movement WHERE window_start::date = '2026-02-27'",
+    ] {
+        let began = Instant::now();
+        let result = session.query(sql).await.unwrap();
+        let answer: Result<Vec<RecordBatch>, _> = futures::TryStreamExt::try_collect(result.batches).await;
+        let took = began.elapsed();
+        let answer = match answer {
+            Ok(_) => table_of(session.as_ref(), sql).await,
+            Err(error) => error.to_string(),
+        };
+        println!("{what}: {:>7.3} s  {sql} -> {answer}", took.as_secs_f64());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn resolving_beside_plain_scans() {
+    measure("10M, resolved", lake(100, 1_000, 100, 1, true), Fake::default()).await;
+    measure("10M, one version a row", lake(100, 1_000, 100, 1, false), Fake::default()).await;
+    measure("10M, two versions a row", lake(50, 1_000, 100, 2, false), Fake::default()).await;
+    let mut lanes = Fake::default();
+    let live: Vec<Version> = (0..100_000)
+        .map(|value| Version { lane: 0, revision: 9, day: 99, key: value % 24, is_deleted: false, value })
+        .collect();
+    lanes.fresh.insert(TABLE.name().to_owned(), fresh(TABLE, &live));
+    measure("10M, resolved, 100,000 fresh", lake(100, 1_000, 100, 1, true), lanes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn one_large_day() {
+    for n_devices in [10_000, 30_000, 100_000] {
+        measure(&format!("a day of {n_devices} x 96"), lake(1, n_devices, 96, 1, false), Fake::default()).await;
+    }
+}
