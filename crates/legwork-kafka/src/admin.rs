@@ -12,6 +12,8 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use crate::config::{apply, client_config};
 use crate::context::log;
 use crate::error::KafkaError;
+use crate::partitioner::Partitioner;
+use crate::routing::{self, Routing};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -80,6 +82,7 @@ pub struct PartitionOffsets {
 pub struct Admin {
     client: AdminClient<Quiet>,
     bootstrap: String,
+    options: Vec<(String, String)>,
 }
 
 impl fmt::Debug for Admin {
@@ -94,7 +97,7 @@ impl Admin {
         let mut config = client_config(bootstrap, None);
         apply(&mut config, options);
         let client = config.create_with_context(Quiet).map_err(KafkaError::from_creation)?;
-        Ok(Admin { client, bootstrap: bootstrap.to_owned() })
+        Ok(Admin { client, bootstrap: bootstrap.to_owned(), options: options.to_vec() })
     }
 
     /// Makes topics; those that are there already stay as they are. *Errors*: `Refused` with the first topic that could not be made,
@@ -179,6 +182,12 @@ impl Admin {
             Ok(PartitionOffsets { partition, low, high })
         });
         offsets.collect()
+    }
+
+    /// Whether the keys of a topic's newest messages lie where this partitioner puts them. Takes 15 s at most. *Errors*: as
+    /// [`Admin::describe`].
+    pub fn routing(&self, topic: &str, partitioner: Partitioner) -> Result<Routing, KafkaError> {
+        routing::sample(&self.bootstrap, &self.options, topic, &self.offsets(topic)?, partitioner)
     }
 
     fn n_partitions(&self, topic: &str) -> Result<i32, KafkaError> {

@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     /// Partitions that librdkafka fetches, and no others.
     pub(crate) partitions: Mutex<HashMap<PartitionId, Arc<QueueGauge>>>,
     pub(crate) queued_bytes: Arc<AtomicUsize>,
+    /// Somebody waits for news of the topics.
+    pub(crate) check_now: AtomicBool,
     /// The source is closing: partitions are let go without asking.
     pub(crate) is_closing: AtomicBool,
     commit_warned: Mutex<Option<Instant>>,

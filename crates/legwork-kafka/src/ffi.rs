@@ -178,7 +178,7 @@ impl PartitionQueue {
     }
 
     /// The consumer.
-    pub(crate) fn consumer(&self) -> &BaseConsumer<Context> {
+    pub(crate) fn consumer(&self) -> &Arc<BaseConsumer<Context>> {
         &self.consumer
     }
 }

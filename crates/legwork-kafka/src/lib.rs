@@ -20,6 +20,7 @@ mod partitioner;
 mod probe;
 mod producer;
 mod reader;
+mod routing;
 mod source;
 mod topic;
 
@@ -30,4 +31,5 @@ pub use embedded::EmbeddedBroker;
 pub use error::{ErrorKind, KafkaError};
 pub use partitioner::{Partitioner, UnknownPartitioner, crc32, murmur2};
 pub use producer::{Producer, ProducerConfig, SendError};
+pub use routing::Routing;
 pub use source::KafkaSource;

@@ -149,13 +149,14 @@ impl Asking {
         let mut is_ready = false;
         while !self.stopped() {
             self.serve();
-            if Instant::now() >= check_at {
+            if self.shared.check_now.swap(false, Ordering::AcqRel) || Instant::now() >= check_at {
                 let all_answered = self.check_topics();
                 if all_answered && !is_ready {
                     is_ready = true;
                     self.tell(Answer::Ready { n_partitions: self.n_partitions() });
                 }
-                let well = all_answered && !self.shared.health.lock().has_trouble();
+                let is_complete = self.topics.iter().all(|topic| topic.n_missing == 0);
+                let well = all_answered && is_complete && !self.shared.health.lock().has_trouble();
                 check_at = Instant::now() + if well { CHECK_EVERY } else { CHECK_AGAIN };
             }
             let wait = if self.open.is_empty() { TICK } else { CHECK_AGAIN };
@@ -200,6 +201,7 @@ impl Asking {
 
     /// Looks at every topic. *Returns* whether the brokers answered for all.
     fn check_topics(&mut self) -> bool {
+        let asked_at = Instant::now();
         let mut found = Vec::with_capacity(self.topics.len());
         for topic in &self.topics {
             if self.stopped() {
@@ -230,7 +232,7 @@ impl Asking {
         };
         for (topic_idx, (n_partitions, error)) in found.into_iter().enumerate() {
             match error {
-                None => self.topic_is_well(topic_idx, n_partitions, &ids),
+                None => self.topic_is_well(topic_idx, n_partitions, &ids, asked_at),
                 Some(code) => self.topic_has_trouble(topic_idx, code),
             }
         }
@@ -250,12 +252,12 @@ impl Asking {
         }
     }
 
-    fn topic_is_well(&mut self, topic_idx: usize, n_partitions: i32, ids: &HashMap<String, String>) {
+    fn topic_is_well(&mut self, topic_idx: usize, n_partitions: i32, ids: &HashMap<String, String>, asked_at: Instant) {
         let topic = &mut self.topics[topic_idx];
         topic.n_missing = 0;
         topic.seen = Some(n_partitions);
         let id = ids.get(&*topic.name).map(String::as_str);
-        self.shared.topic(&topic.name).is_there(n_partitions, id);
+        self.shared.topic(&topic.name).is_there(n_partitions, id, asked_at);
         self.shared.health.lock().well(&format!("topic {}", topic.name));
     }
 

@@ -7,16 +7,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use legwork_runtime::{BatchLimit, PartitionFacts, PartitionReader, ReadOutcome};
 use legwork_types::{Message, MessageBatch};
 use parking_lot::Mutex;
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::context::{QueueGauge, Shared};
+use crate::context::{Context, QueueGauge, Shared};
 use crate::ffi::{Fetched, Item, Next, PartitionQueue};
 use crate::topic::Topic;
 
 /// librdkafka's own thread answers a seek, not a broker.
 const SEEK_WITHIN: Duration = Duration::from_secs(1);
+/// For a better message only.
+const LOG_WITHIN: Duration = Duration::from_secs(1);
 
 /// The queue of a partition, as long as this member holds it: the source takes it out when the partition goes. A reader that outlives
 /// that finds nothing, even if the partition has come back meanwhile with another reader; what was fetched for it is gone with the queue.
@@ -76,12 +78,14 @@ impl Reader {
         format!("topic {} partition {}", self.facts.topic, self.facts.partition)
     }
 
-    fn take_error(&mut self, code: RDKafkaErrorCode, offset: i64, text: &str, log: (Option<i64>, Option<i64>)) {
+    fn take_error(&mut self, code: RDKafkaErrorCode, offset: i64, text: &str, consumer: &BaseConsumer<Context>) {
         let (topic, partition) = (&self.facts.topic, self.facts.partition);
         match code {
             RDKafkaErrorCode::PartitionEOF => {}
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                 let offset = if offset >= 0 { offset } else { self.next_offset };
+                // Once in a partition's life: what librdkafka has heard of the log is from before it was cut.
+                let log = consumer.fetch_watermarks(topic, partition, LOG_WITHIN).ok();
                 self.gone = Some(lost_offset(topic, partition, offset, log));
             }
             // Told by the probe, which asks more than once before it believes it.
@@ -140,6 +144,15 @@ impl PartitionReader for Reader {
         self.facts.topic_id.clone()
     }
 
+    fn confirm_topic(&self, since: Instant) -> bool {
+        let Some(id) = &self.facts.topic_id else { return true };
+        let is_confirmed = self.known.is_confirmed(id, since);
+        if !is_confirmed {
+            self.shared.check_now.store(true, Ordering::Release);
+        }
+        is_confirmed
+    }
+
     fn begin_offset(&self) -> Option<i64> {
         let heard = self.slot.lock().as_ref().and_then(|queue| queue.watermarks().0);
         // The log's begin never goes back.
@@ -183,8 +196,9 @@ impl PartitionReader for Reader {
         });
         self.next_offset = next_offset;
         if let Some((code, offset, text)) = error {
-            let log = queue.watermarks();
-            self.take_error(code, offset, &text, log);
+            let consumer = queue.consumer().clone();
+            drop(slot);
+            self.take_error(code, offset, &text, &consumer);
         }
         if n_messages > 0 && self.is_troubled {
             self.is_troubled = false;
@@ -259,18 +273,18 @@ fn seek(queue: &PartitionQueue, facts: &PartitionFacts, offset: i64) -> Result<(
     list.elements().iter().try_for_each(|element| element.error().map_err(says))
 }
 
-fn lost_offset(topic: &str, partition: i32, offset: i64, log: (Option<i64>, Option<i64>)) -> String {
+fn lost_offset(topic: &str, partition: i32, offset: i64, log: Option<(i64, i64)>) -> String {
     let cause = match log {
-        (Some(begin), _) if offset < begin => {
+        Some((begin, _)) if offset < begin => {
             format!(
                 "which begins with {begin} now: retention has deleted {} offsets before they were read",
                 begin - offset
             )
         }
-        (Some(begin), Some(end)) => {
+        Some((begin, end)) => {
             format!("which holds {begin} to before {end}: it was cut off, or the topic was made anew")
         }
-        _ => "retention has passed it, or the topic was made anew".to_owned(),
+        None => "retention has passed it, or the topic was made anew".to_owned(),
     };
     format!(
         "offset {offset} of topic {topic} partition {partition} is not in the log, {cause}; bring the messages back, or `legwork lanes \

@@ -1,6 +1,7 @@
 //! What is known of a topic while it is read, and what that means for the lanes that read it. Knows no client.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -21,6 +22,8 @@ pub(crate) struct Seen {
 #[derive(Debug, Default)]
 pub(crate) struct Topic {
     seen: Mutex<Seen>,
+    /// When the question was sent that brought the id as it is.
+    confirmed_at: Mutex<Option<Instant>>,
     /// Raised with each change, so that a reader sees with one load that there was none.
     version: AtomicU32,
 }
@@ -37,8 +40,9 @@ impl Topic {
         self.version.load(Ordering::Acquire)
     }
 
-    /// It is there. Without an `id` the one known before stays: not every answer brings it.
-    pub(crate) fn is_there(&self, n_partitions: i32, id: Option<&str>) {
+    /// It is there, as the answer to a question sent at `asked_at` says. Without an `id` the one known before stays: not every answer
+    /// brings it.
+    pub(crate) fn is_there(&self, n_partitions: i32, id: Option<&str>, asked_at: Instant) {
         self.change(|seen| {
             let is_new = seen.is_deleted || id.is_some_and(|id| seen.id.as_deref().is_some_and(|known| known != id));
             if is_new || seen.n_partitions_at_first == 0 {
@@ -50,6 +54,17 @@ impl Topic {
             seen.n_partitions = n_partitions;
             seen.is_deleted = false;
         });
+        if id.is_some() {
+            *self.confirmed_at.lock() = Some(asked_at);
+        }
+    }
+
+    /// Whether it had this id at some moment after `since`.
+    pub(crate) fn is_confirmed(&self, id: &str, since: Instant) -> bool {
+        // Confirmed first, then the id: one that changes in between is no confirmation.
+        let is_confirmed = self.confirmed_at.lock().is_some_and(|at| at >= since);
+        let seen = self.seen.lock();
+        is_confirmed && !seen.is_deleted && seen.id.as_deref() == Some(id)
     }
 
     /// It was there and is no more.
@@ -106,40 +121,57 @@ fn grown(topic: &str, partition: i32, before: i32, now: i32) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_topic_that_stays_as_it_is_changes_nothing() {
-        let topic = Topic::default();
-        topic.is_there(3, None);
+        let (topic, now) = (Topic::default(), Instant::now());
+        topic.is_there(3, None, now);
         let (_, version) = topic.seen();
-        topic.is_there(3, None);
+        topic.is_there(3, None, now);
         assert_eq!(topic.version(), version);
-        topic.is_there(3, Some("a"));
+        topic.is_there(3, Some("a"), now);
         let (seen, version) = topic.seen();
         assert_eq!(seen.why_gone("t", 0, Some("a"), 3), None);
         // An answer without an id forgets nothing.
-        topic.is_there(3, None);
+        topic.is_there(3, None, now);
         assert_eq!(topic.version(), version);
         assert_eq!(topic.why_not_start("t", 0), None);
     }
 
     #[test]
+    fn an_id_is_confirmed_by_a_later_question_alone() {
+        let (topic, asked) = (Topic::default(), Instant::now());
+        let (before, after) = (asked - Duration::from_secs(1), asked + Duration::from_secs(1));
+        topic.is_there(3, None, asked);
+        assert!(!topic.is_confirmed("a", before));
+        topic.is_there(3, Some("a"), asked);
+        assert!(topic.is_confirmed("a", before) && topic.is_confirmed("a", asked));
+        assert!(!topic.is_confirmed("a", after) && !topic.is_confirmed("b", before));
+        topic.is_there(3, Some("b"), after);
+        assert!(!topic.is_confirmed("a", before));
+        topic.is_deleted();
+        assert!(!topic.is_confirmed("b", before));
+    }
+
+    #[test]
     fn each_cause_has_its_way_out() {
-        let topic = Topic::default();
-        topic.is_there(3, Some("a"));
+        let (topic, now) = (Topic::default(), Instant::now());
+        topic.is_there(3, Some("a"), now);
         topic.is_deleted();
         let because = topic.seen().0.why_gone("t", 1, Some("a"), 3).unwrap();
         assert!(because.contains("was deleted: ") && because.contains("legwork lanes accept t/1"), "{because}");
 
-        topic.is_there(5, Some("b"));
+        topic.is_there(5, Some("b"), now);
         let because = topic.seen().0.why_gone("t", 1, Some("a"), 3).unwrap();
         assert!(because.contains("made anew") && because.contains("legwork lanes accept t/1"), "{because}");
         // A lane that began on the new one is well, and so is one that begins now.
         assert_eq!(topic.seen().0.why_gone("t", 1, Some("b"), 5), None);
         assert_eq!(topic.why_not_start("t", 4), None);
 
-        topic.is_there(6, Some("b"));
+        topic.is_there(6, Some("b"), now);
         let because = topic.seen().0.why_gone("t", 1, Some("b"), 5).unwrap();
         assert!(because.contains("has 6 partitions and had 5") && because.contains("stored events"), "{because}");
         assert!(topic.why_not_start("t", 5).unwrap().contains("has 6 partitions and had 5"));

@@ -1,7 +1,7 @@
 //! Where messages come from.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use legwork_types::MessageBatch;
 
@@ -129,6 +129,12 @@ pub trait PartitionReader: Send {
 
     /// The broker's id of the topic, as [`PartitionFacts::topic_id`].
     fn topic_id(&self) -> Option<String>;
+
+    /// Whether the topic is known to have been the one of [`PartitionReader::topic_id`] at some moment after `since`, so that all that
+    /// was read before then was its own; true where the broker has no ids. Where that is not known, it is asked for: call again a little
+    /// later. A topic that is deleted, made anew and filled beyond the lane's offset within a few seconds goes on giving messages under
+    /// the old offsets until its id is looked at, so that nothing may be made durable before this says yes.
+    fn confirm_topic(&self, since: Instant) -> bool;
 
     /// Oldest offset in the log as last heard.
     fn begin_offset(&self) -> Option<i64>;

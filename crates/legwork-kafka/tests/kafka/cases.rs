@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use legwork_kafka::{DeadLetters, KafkaConfig, KafkaSource, Partitioner, Start};
+use legwork_kafka::{Admin, DeadLetters, KafkaConfig, KafkaSource, Partitioner, Start};
 use legwork_runtime::{BatchLimit, ClaimPartition, LogSource, ReadOutcome, StartAt};
 use legwork_types::{MessageBatch, Reject, RejectReason};
 
@@ -311,4 +311,24 @@ pub(crate) fn seek_goes_on_exactly_there(target: &Target) {
     let offsets: Vec<i64> = member.messages[&id].iter().map(|message| message.offset).collect();
     assert_eq!(offsets, (1..N as i64).collect::<Vec<_>>());
     member.close();
+}
+
+/// A sample of a topic's messages tells which keys lie where they do not belong.
+pub(crate) fn misrouted_keys_are_found(target: &Target) {
+    let topic = target.topic("routing", 4, &[]);
+    let admin = Admin::new(&target.bootstrap, &[]).unwrap();
+    assert_eq!(admin.routing(&topic, Partitioner::Murmur2).unwrap().n_sampled, 0);
+    let producer = target.producer();
+    // More than is looked at: the newest count.
+    send_numbered(&producer, &topic, 0, 8_000);
+    let well = admin.routing(&topic, Partitioner::Murmur2).unwrap();
+    assert!((2_000..=4_000).contains(&well.n_sampled) && well.n_misrouted == 0 && well.n_without_key == 0, "{well:?}");
+    let belongs = Partitioner::Murmur2.partition(b"stray", 4).unwrap();
+    let lies = (belongs + 1) % 4;
+    producer.send(&topic, Some(lies), Some(b"stray"), Some(b"v"), &[], None).unwrap();
+    producer.send(&topic, Some(lies), None, Some(b"v"), &[], None).unwrap();
+    assert_eq!(producer.flush(Duration::from_secs(20)), 0);
+    let found = admin.routing(&topic, Partitioner::Murmur2).unwrap();
+    assert_eq!((found.n_misrouted, found.n_without_key, found.example), (1, 1, Some((lies, belongs))));
+    assert!(admin.routing(&topic, Partitioner::Crc32).unwrap().n_misrouted > 100);
 }

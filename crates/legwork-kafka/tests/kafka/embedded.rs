@@ -49,6 +49,11 @@ fn latest_begins_with_what_comes() {
 }
 
 #[test]
+fn misrouted_keys_are_found() {
+    cases::misrouted_keys_are_found(&Target::embedded());
+}
+
+#[test]
 fn seek_goes_on_exactly_there() {
     cases::seek_goes_on_exactly_there(&Target::embedded());
 }

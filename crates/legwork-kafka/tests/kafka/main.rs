@@ -5,5 +5,7 @@
 mod cases;
 mod claims;
 mod embedded;
+mod group;
 mod real;
 mod support;
+mod topics;

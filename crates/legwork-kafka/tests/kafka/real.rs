@@ -64,6 +64,12 @@ fn lost_offset_is_gone() {
 }
 
 #[test]
+fn misrouted_keys_are_found() {
+    let Some(target) = Target::real() else { return };
+    cases::misrouted_keys_are_found(&target);
+}
+
+#[test]
 fn seek_goes_on_exactly_there() {
     let Some(target) = Target::real() else { return };
     cases::seek_goes_on_exactly_there(&target);

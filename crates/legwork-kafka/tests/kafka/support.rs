@@ -1,6 +1,6 @@
 //! Brokers to test against, and a lane's way of reading.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -81,6 +81,8 @@ pub(crate) struct Member {
     pub(crate) troubles: Vec<(String, String)>,
     pub(crate) recovered: Vec<String>,
     pub(crate) n_revocations: usize,
+    /// Partitions that were lost, not given back.
+    pub(crate) n_lost: usize,
     /// Messages by partition: (offset, arrival, key, value).
     pub(crate) messages: BTreeMap<(Arc<str>, i32), Vec<Received>>,
 }
@@ -101,6 +103,7 @@ impl Member {
             troubles: Vec::new(),
             recovered: Vec::new(),
             n_revocations: 0,
+            n_lost: 0,
             messages: BTreeMap::new(),
         }
     }
@@ -119,8 +122,9 @@ impl Member {
                     }
                     self.readers.extend(readers);
                 }
-                SourceEvent::Revoked { partitions, done, .. } => {
+                SourceEvent::Revoked { partitions, lost, done } => {
                     self.n_revocations += 1;
+                    self.n_lost += if lost { partitions.len() } else { 0 };
                     self.readers.retain(|reader| !partitions.contains(&(reader.topic().clone(), reader.partition())));
                     done();
                 }
@@ -148,6 +152,17 @@ impl Member {
             }));
         }
         n_read
+    }
+
+    /// Partitions held, by topic and number.
+    pub(crate) fn held(&self) -> BTreeSet<(Arc<str>, i32)> {
+        self.readers.iter().map(|reader| (reader.topic().clone(), reader.partition())).collect()
+    }
+
+    /// Why partitions of a topic can be read no further.
+    pub(crate) fn gone(&self, topic: &str) -> BTreeMap<i32, String> {
+        let of_topic = self.readers.iter().filter(|reader| **reader.topic() == *topic);
+        of_topic.filter_map(|reader| Some((reader.partition(), reader.gone_because()?))).collect()
     }
 
     pub(crate) fn n_messages(&self) -> usize {

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Result, bail};
-use legwork_kafka::{Admin, TimestampType, TopicDescription};
+use legwork_kafka::{Admin, Partitioner, Routing, TimestampType, TopicDescription};
 use legwork_types::{Kind, Shape};
 use serde::Serialize;
 
@@ -123,7 +123,10 @@ fn check_kafka(config: &Config, findings: &mut Findings) {
     for (kind, name) in wanted {
         if exists(&name) {
             match admin.describe(&name) {
-                Ok(topic) => check_topic(config, kind, &topic, findings),
+                Ok(topic) => {
+                    check_topic(config, kind, &topic, findings);
+                    check_keys(config, kind, &topic, &admin, findings);
+                }
                 Err(error) => findings.add(format!("topic {name}"), Status::Failed, error.to_string()),
             }
         } else if topics::is_explicit(config, &name) {
@@ -150,6 +153,11 @@ fn check_topic(config: &Config, kind: Kind, topic: &TopicDescription, findings: 
         findings.add(hop, Status::Warning, "is not compacted: reference records vanish when its retention has passed");
         return;
     }
+    if kind.shape() == Shape::Patch && topic.cleanup_policy.is_none() {
+        let message = "its settings cannot be read: its events are patches, so make sure that cleanup.policy is delete, not compact";
+        findings.add(hop, Status::Warning, message);
+        return;
+    }
     let timestamps = match topic.timestamp_type {
         Some(TimestampType::LogAppendTime) => "arrival is the broker's time",
         _ => "arrival is the earlier of the producer's time and the fetch",
@@ -157,4 +165,74 @@ fn check_topic(config: &Config, kind: Kind, topic: &TopicDescription, findings: 
     let partitions =
         format!("{} partitions, {timestamps}, partitioner {:?}", topic.n_partitions, config.kafka.partitioner);
     findings.add(hop, Status::Ok, partitions.to_lowercase());
+}
+
+/// A key must stay in its lane: the newest messages must lie where their keys belong.
+fn check_keys(config: &Config, kind: Kind, topic: &TopicDescription, admin: &Admin, findings: &mut Findings) {
+    let partitioner = match config.kafka.partitioner {
+        config::Partitioner::Murmur2 => Partitioner::Murmur2,
+        config::Partitioner::Crc32 => Partitioner::Crc32,
+        config::Partitioner::Any => return,
+    };
+    if kind.is_reference() || topic.n_partitions <= 1 {
+        return;
+    }
+    let hop = format!("keys of topic {}", topic.name);
+    let (status, message) = match admin.routing(&topic.name, partitioner) {
+        Ok(routing) => judge_keys(&routing, partitioner),
+        Err(error) => (Status::Failed, error.to_string()),
+    };
+    findings.add(hop, status, message);
+}
+
+fn judge_keys(routing: &Routing, partitioner: Partitioner) -> (Status, String) {
+    let (n_sampled, by) = (routing.n_sampled, partitioner.as_str());
+    let mut wrong = Vec::new();
+    if routing.n_without_key > 0 {
+        wrong.push(format!(
+            "{} of the newest {n_sampled} messages have no key: producers must set it, or one key's events come in any order",
+            routing.n_without_key
+        ));
+    }
+    if routing.n_misrouted > 0 {
+        let example = routing
+            .example
+            .map_or_else(String::new, |(lies, belongs)| format!(" (one in partition {lies} belongs to {belongs})"));
+        let way_out = match routing.fits {
+            Some(fits) => format!("all fit {}: set kafka.partitioner to it", fits.as_str()),
+            None => format!(
+                "let all producers partition by the record key with {by} (librdkafka: partitioner=murmur2_random for murmur2), or set \
+                 kafka.partitioner; after partitions were added, older messages stay where they were"
+            ),
+        };
+        wrong.push(format!(
+            "{} of the newest {n_sampled} messages are not in the partition that {by} gives their key{example}: {way_out}",
+            routing.n_misrouted
+        ));
+    }
+    match (wrong.is_empty(), n_sampled) {
+        (true, 0) => (Status::Ok, "no messages to look at yet".to_owned()),
+        (true, _) => (Status::Ok, format!("the newest {n_sampled} messages are where {by} puts their keys")),
+        (false, _) => (Status::Failed, wrong.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strays_fail_with_the_way_out() {
+        let well = Routing { n_sampled: 10, ..Routing::default() };
+        assert_eq!(judge_keys(&well, Partitioner::Murmur2).0, Status::Ok);
+        let strays = Routing { n_misrouted: 2, example: Some((3, 1)), ..well.clone() };
+        let (status, message) = judge_keys(&strays, Partitioner::Murmur2);
+        assert_eq!(status, Status::Failed);
+        assert!(message.contains("one in partition 3 belongs to 1") && message.contains("murmur2_random"), "{message}");
+        let other = Routing { fits: Some(Partitioner::Crc32), ..strays };
+        assert!(judge_keys(&other, Partitioner::Murmur2).1.contains("all fit crc32: set kafka.partitioner"));
+        let keyless = Routing { n_without_key: 10, ..well };
+        let (status, message) = judge_keys(&keyless, Partitioner::Murmur2);
+        assert!(status == Status::Failed && message.contains("10 of the newest 10 messages have no key"), "{message}");
+    }
 }
