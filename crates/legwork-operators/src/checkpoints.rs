@@ -124,7 +124,9 @@ pub(crate) fn check_checkpoints(
         prop_assert_eq!(&kept.apply(&batch, &now), &verdicts);
         prop_assert_eq!(&restarted.apply(&batch, &now), &verdicts);
         let expected = tables(alone.as_mut());
-        prop_assert_eq!(&tables(restarted.as_mut()), &expected);
+        if !config.has_store {
+            prop_assert_eq!(&tables(restarted.as_mut()), &expected);
+        }
         match step {
             Step::Nothing => {}
             Step::Fresh => {
@@ -137,19 +139,24 @@ pub(crate) fn check_checkpoints(
                 let Changes { hot, cold, rows } = restarted.checkpoint(&now);
                 prop_assert_eq!(&fresh, &rows);
                 let of_kept = kept.checkpoint(&now);
-                prop_assert_eq!((&hot, &cold), (&of_kept.hot, &of_kept.cold));
+                // With a store it is free when to let go of what is done.
+                if !config.has_store {
+                    prop_assert_eq!((&hot, &cold), (&of_kept.hot, &of_kept.cold));
+                    prop_assert_eq!(with_revisions(restarted.as_mut()), with_revisions(kept.as_mut()));
+                }
                 prop_assert_eq!(plain(&rows), plain(&of_kept.rows));
-                prop_assert_eq!(with_revisions(restarted.as_mut()), with_revisions(kept.as_mut()));
                 store.apply(hot);
                 lake.take(&rows, revision)?;
                 prop_assert_eq!(lake.tables(&names), expected);
                 revision += 1;
                 if matches!(step, Step::Restart) {
+                    let before = with_revisions(restarted.as_mut());
                     restarted = store.restore(kind, config);
-                    prop_assert_eq!(with_revisions(restarted.as_mut()), with_revisions(kept.as_mut()));
+                    prop_assert_eq!(with_revisions(restarted.as_mut()), before);
                 }
-                prop_assert!(restarted.checkpoint(&clock(revision)).is_empty(), "nothing has changed");
-                prop_assert!(kept.checkpoint(&clock(revision)).is_empty(), "nothing has changed");
+                for operator in [&mut kept, &mut restarted] {
+                    prop_assert!(operator.checkpoint(&clock(revision)).is_empty(), "nothing has changed");
+                }
                 revision += 1;
             }
         }
