@@ -18,19 +18,21 @@ pub struct OperatorConfig {
     pub dedup: DedupConfig,
     /// The filter of tracks.
     pub track: TrackConfig,
+    /// Checkpoints are made: what was handed over and cannot change any more leaves memory, and the snapshots.
+    pub has_store: bool,
 }
 
 /// A new operator for a lane of that kind.
 pub fn operator_for(kind: Kind, config: &OperatorConfig) -> Box<dyn Operator> {
-    let OperatorConfig { time, dedup, track } = config;
+    let OperatorConfig { time, dedup, track, has_store } = config;
     match kind {
         Kind::Gps => Box::new(Track::new(*time, *track)),
         Kind::Calls => Box::new(Calls::new(time, dedup)),
-        Kind::Emails => Box::new(Emails::new(time, dedup)),
-        Kind::Messages => Box::new(Messages::new(time, dedup)),
+        Kind::Emails => Box::new(Emails::new(time, dedup, *has_store)),
+        Kind::Messages => Box::new(Messages::new(time, dedup, *has_store)),
         Kind::Meetings => Box::new(Meetings::new(time, dedup)),
         Kind::Tasks => Box::new(Tasks::new(time, dedup)),
-        Kind::CheckIns | Kind::Shifts | Kind::Costs => Box::new(Facts::new(kind, dedup)),
+        Kind::CheckIns | Kind::Shifts | Kind::Costs => Box::new(Facts::new(kind, dedup, *has_store)),
         Kind::Leads => Box::new(Leads::default()),
         Kind::DealEvents => Box::new(Deals::default()),
         Kind::Orders => Box::new(Orders::new(dedup)),

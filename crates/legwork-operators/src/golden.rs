@@ -89,7 +89,7 @@ fn samples(kind: Kind) -> Vec<Value> {
         other => panic!("{other} has no state"),
     };
     let mut events: Vec<Value> = (0..).zip(&fields).map(|(n, fields)| at(n, 7 * n as i64, fields.clone())).collect();
-    // The first one edited, so that it is later, and with a rep or key that nothing else has; then one that is older than all.
+    // The first one edited, so that it is later; then one that is older than all.
     let mut edited = events[0].clone();
     edited["event_time"] = json!(START_US + 3 * MINUTE_US);
     events.push(edited);

@@ -1,6 +1,7 @@
 //! Figures, not checks: events a second of processor time and bytes held. `cargo t legwork-operators -- --ignored --nocapture measure`.
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -181,4 +182,70 @@ fn measure_deals() {
         Cell::Time(START_US + n as i64 * 30_000 - hours * 3600 * SECOND_US)
     });
     measure("deals, 5 % late by 6 h", Kind::DealEvents, &late);
+}
+
+/// Applies all batches with a checkpoint after every twentieth, as with 16,000 events a second and one every 10 s; then starts again.
+fn measure_checkpoints_of(name: &str, kind: Kind, columns: &[(&str, Make)]) {
+    let batches = batches(kind, columns);
+    let config = OperatorConfig { has_store: true, ..OperatorConfig::default() };
+    let mut operator = operator_for(kind, &config);
+    let mut store = BTreeMap::new();
+    let (mut seconds, mut seconds_max, mut n_bytes, mut n_rows) = (0.0, 0f64, 0, 0);
+    let start = cpu_s();
+    for (n, batch) in batches.iter().enumerate() {
+        let clock = LaneClock { revision: n as u32 / 20, ..LaneClock::START };
+        operator.apply(batch, &clock);
+        if n % 20 == 19 {
+            let start = cpu_s();
+            let changes = operator.checkpoint(&clock);
+            seconds += cpu_s() - start;
+            seconds_max = seconds_max.max(cpu_s() - start);
+            n_rows += changes.rows.iter().map(|(_, rows)| rows.num_rows()).sum::<usize>();
+            for entry in changes.hot {
+                n_bytes += entry.value.as_ref().map_or(0, Vec::len);
+                match entry.value {
+                    Some(value) => store.insert(entry.key, value),
+                    None => store.remove(&entry.key),
+                };
+            }
+        }
+    }
+    let all = cpu_s() - start;
+    let n_bytes_held: usize = store.values().map(Vec::len).sum();
+    let (n_entries, n_events) = (store.len(), N_EVENTS as f64);
+    let mut restored = operator_for(kind, &config);
+    let start = cpu_s();
+    restored.restore(&mut store.into_iter()).unwrap();
+    eprintln!(
+        "{name}: {:.2} M events/s, checkpoints {:.0} ns an event, {:.0} ms at most, {:.1} bytes of state and {:.2} rows an event; at \
+         the end {n_entries} entries, {:.1} MB, in memory {:.1} MB; read in {:.0} ms",
+        n_events / all / 1e6,
+        seconds * 1e9 / n_events,
+        seconds_max * 1e3,
+        n_bytes as f64 / n_events,
+        n_rows as f64 / n_events,
+        n_bytes_held as f64 / 1e6,
+        operator.memory_bytes() as f64 / 1e6,
+        (cpu_s() - start) * 1e3,
+    );
+}
+
+#[test]
+#[ignore = "measures; see the module"]
+fn measure_checkpoints() {
+    let rep: (&str, Make) = ("rep_id", |n| pick("rep", n, 10_000));
+    let deal: (&str, Make) = ("deal_id", |n| pick("deal", n / 2, 50_000));
+    let account: (&str, Make) = ("account_id", |n| pick("account", n / 3, 100_000));
+    let message: (&str, Make) = ("message_id", |n| Cell::Text(format!("msg-{n:016}")));
+    let kind: (&str, Make) = ("kind", |n| Cell::Text(["sent", "received", "opened", "replied"][n % 4].into()));
+    measure_checkpoints_of("emails", Kind::Emails, &with_common(&[rep, message, kind, deal, account]));
+    let direction: (&str, Make) = ("direction", |n| Cell::Text(["inbound", "outbound"][n % 2].into()));
+    let status: (&str, Make) = ("status", |n| Cell::Text(["completed", "no_answer"][n % 2].into()));
+    let call: (&str, Make) = ("call_id", |n| Cell::Text(format!("CA{n:016}")));
+    measure_checkpoints_of("calls", Kind::Calls, &with_common(&[rep, call, direction, status, deal, account]));
+    let deal: (&str, Make) = ("deal_id", |n| pick("deal", n, 100_000));
+    let stage: (&str, Make) = ("stage", |n| Cell::Text(format!("stage-{}", n % 7)));
+    let pipeline: (&str, Make) = ("pipeline_id", |_| Cell::Text("sales".into()));
+    let owner: (&str, Make) = ("owner_id", |n| pick("rep", n / 2, 10_000));
+    measure_checkpoints_of("deals", Kind::DealEvents, &with_common(&[deal, stage, pipeline, owner]));
 }

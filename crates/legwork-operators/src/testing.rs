@@ -150,6 +150,11 @@ pub(crate) fn arrivals(n_events: usize) -> impl Strategy<Value = Arrival> {
 }
 
 impl Arrival {
+    /// Events in order, once each.
+    pub(crate) fn in_order(cuts: Vec<bool>) -> Arrival {
+        Arrival { order: (0..cuts.len()).collect(), cuts }
+    }
+
     /// The batches, each with the offset that it starts at.
     pub(crate) fn batches(&self, events: &[Value]) -> Vec<(usize, Vec<Value>)> {
         let ends = (1..=self.order.len()).filter(|end| *end == self.order.len() || self.cuts[*end]);

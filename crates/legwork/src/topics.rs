@@ -141,6 +141,7 @@ pub(crate) fn operators(config: &Config) -> OperatorConfig {
             gap_max_us: track.gap_max.0,
             memory_bytes_max: track.memory_bytes_max.0,
         },
+        has_store: false,
     }
 }
 

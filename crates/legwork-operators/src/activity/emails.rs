@@ -29,11 +29,11 @@ pub struct Emails {
 }
 
 impl Emails {
-    /// Without e-mails.
-    pub fn new(time: &TimeConfig, dedup: &DedupConfig) -> Emails {
+    /// Without e-mails. With a store, touches leave memory once they were handed over, and so do windows behind the late horizon.
+    pub fn new(time: &TimeConfig, dedup: &DedupConfig, has_store: bool) -> Emails {
         Emails {
             facts: FactLog::new(dedup, time.late_horizon_us),
-            touches: TouchLog::new("email"),
+            touches: TouchLog::new("email", has_store),
             windows: Windows::new(time.window_us),
         }
     }
@@ -136,6 +136,9 @@ impl Operator for Emails {
         let mut saver = Saver::default();
         self.facts.save(FACTS, &mut saver);
         self.touches.save(TOUCHES, &mut saver);
+        if self.touches.has_store {
+            self.windows.retire(|rep| self.facts.horizon_us(rep));
+        }
         self.windows.save(WINDOWS, &mut saver);
         self.windows.forget_changes();
         Changes { hot: saver.entries(), cold: Vec::new(), rows }

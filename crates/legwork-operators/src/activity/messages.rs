@@ -27,11 +27,11 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Without messages.
-    pub fn new(time: &TimeConfig, dedup: &DedupConfig) -> Messages {
+    /// Without messages. With a store, touches leave memory once they were handed over, and so do windows behind the late horizon.
+    pub fn new(time: &TimeConfig, dedup: &DedupConfig, has_store: bool) -> Messages {
         Messages {
             facts: FactLog::new(dedup, time.late_horizon_us),
-            touches: TouchLog::new("message"),
+            touches: TouchLog::new("message", has_store),
             windows: Windows::new(time.window_us),
         }
     }
@@ -116,6 +116,9 @@ impl Operator for Messages {
         let mut saver = Saver::default();
         self.facts.save(FACTS, &mut saver);
         self.touches.save(TOUCHES, &mut saver);
+        if self.touches.has_store {
+            self.windows.retire(|rep| self.facts.horizon_us(rep));
+        }
         self.windows.save(WINDOWS, &mut saver);
         self.windows.forget_changes();
         Changes { hot: saver.entries(), cold: Vec::new(), rows }

@@ -8,11 +8,12 @@ use legwork_types::time::{DAY_US, HOUR_US, MINUTE_US, SECOND_US};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::checkpoints::{check_checkpoints, plan, remembering};
+use crate::checkpoints::{Store, check_checkpoints, plan, remembering};
 use crate::testing::{
-    Row, Tables, arrivals, batch, cases, check_arrivals, check_at_every_moment, clock, event, number, row, script, text,
+    Arrival, Row, Tables, arrivals, batch, cases, check_arrivals, check_at_every_moment, clock, event, number, row,
+    script, text,
 };
-use crate::{OperatorConfig, operator_for};
+use crate::{Operator, OperatorConfig, operator_for};
 
 const WIDTH_US: i64 = 5 * MINUTE_US;
 /// A Monday.
@@ -249,9 +250,11 @@ macro_rules! activity {
                     }).prop_flat_map(|events| {
                         let n = events.len();
                         (Just(events), arrivals(n), plan())
-                    })
+                    }),
+                    has_store in any::<bool>(),
                 ) {
-                    check_checkpoints($kind, &remembering(), &events, &arrival, &plan)?;
+                    let config = OperatorConfig { has_store, ..remembering() };
+                    check_checkpoints($kind, &config, &events, &arrival, &plan)?;
                 }
 
                 #[test]
@@ -274,6 +277,65 @@ activity! {
     messages_: Kind::Messages, messages;
     meetings_: Kind::Meetings, meetings;
     tasks_: Kind::Tasks, tasks;
+}
+
+/// Weeks of facts, mostly in order, some of them days late.
+fn long(kind: Kind, seed: u64) -> Vec<Value> {
+    let mut state = seed;
+    let mut random = |n: u64| {
+        // Knuth's multiplier for linear congruential generators.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % n) as i64
+    };
+    let make = |n: usize| {
+        let late_us = if random(5) == 0 { random(9 * 24) * HOUR_US } else { 0 };
+        let rep = format!("rep{}", random(3).min(n as i64 / 50));
+        let (kind_of, direction) =
+            (["sent", "opened"][random(2) as usize], ["inbound", "outbound"][random(2) as usize]);
+        let fields = match kind {
+            Kind::Emails => json!({"message_id": "m", "rep_id": rep, "kind": kind_of}),
+            _ => json!({"message_id": "m", "rep_id": rep, "channel": "sms", "direction": direction}),
+        };
+        event(n, START_US + n as i64 * 2 * HOUR_US - late_us, None, fields)
+    };
+    (0..400).map(make).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases().cases / 4 + 1, ..cases() })]
+
+    #[test]
+    fn what_is_done_leaves_memory_and_nothing_else_changes(
+        is_email in any::<bool>(), seed in any::<u64>(), cuts in prop::collection::vec(prop::bool::weighted(0.1), 400),
+        plan in plan(),
+    ) {
+        let kind = if is_email { Kind::Emails } else { Kind::Messages };
+        let events = long(kind, seed);
+        let config = OperatorConfig { has_store: true, ..remembering() };
+        check_checkpoints(kind, &config, &events, &Arrival::in_order(cuts), &plan)?;
+    }
+}
+
+#[test]
+fn with_a_store_facts_do_not_pile_up() {
+    for kind in [Kind::Emails, Kind::Messages] {
+        let [mut with, mut without] = [true, false]
+            .map(|has_store| operator_for(kind, &OperatorConfig { has_store, ..OperatorConfig::default() }));
+        let mut n_stored = [0; 2];
+        let (mut store, mut store_without) = (Store::default(), Store::default());
+        for (n, part) in long(kind, 7).chunks(20).enumerate() {
+            let (batch, now) = (batch(kind, part, 20 * n as i64), clock(n as u32 + 1));
+            assert_eq!(with.apply(&batch, &now), without.apply(&batch, &now));
+            store.apply(with.checkpoint(&now).hot);
+            store_without.apply(without.checkpoint(&now).hot);
+            n_stored = [&store, &store_without].map(|store| store.0.values().map(Vec::len).sum::<usize>());
+        }
+        let n_rows =
+            |operator: &mut dyn Operator| crate::testing::tables(operator).values().map(Vec::len).sum::<usize>();
+        let (n_with, n_without) = (n_rows(with.as_mut()), n_rows(without.as_mut()));
+        assert!(n_with < 200 && n_without > 350, "{n_with} rows against {n_without}");
+        assert!(n_stored[0] < n_stored[1], "{n_stored:?} bytes");
+    }
 }
 
 #[test]

@@ -182,20 +182,28 @@ pub(crate) struct TouchLog {
     pub(crate) ids: Texts,
     pub(crate) rows: Rows<TouchRow>,
     n_saved_ids: usize,
+    /// There is a store: nothing depends on touches that were handed over.
+    pub(crate) has_store: bool,
 }
 
 impl TouchLog {
     /// Without touches.
-    pub(crate) fn new(channel: &'static str) -> TouchLog {
-        TouchLog { channel, refs: Interner::default(), ids: Texts::default(), rows: Rows::default(), n_saved_ids: 0 }
+    pub(crate) fn new(channel: &'static str, has_store: bool) -> TouchLog {
+        let (refs, ids, rows) = (Interner::default(), Texts::default(), Rows::default());
+        TouchLog { channel, refs, ids, rows, n_saved_ids: 0, has_store }
     }
 
     pub(crate) fn view(&self, reps: &Interner) -> TouchView {
         TouchView::new(self.channel, reps, &self.refs, &self.ids)
     }
 
-    /// Writes what is new since the last checkpoint, into sections `section` and the two after; it counts as handed over.
+    /// Writes what is new since the last checkpoint, into sections `section` and the two after; it counts as handed over, and with a
+    /// store it is let go of instead.
     pub(crate) fn save(&mut self, section: u8, saver: &mut Saver) {
+        if self.has_store {
+            *self = TouchLog::new(self.channel, true);
+            return;
+        }
         self.refs.save(section, saver);
         saver.texts(section + 1, &self.ids, &mut self.n_saved_ids);
         let rows = &self.rows;

@@ -55,6 +55,7 @@ impl<const N: usize> Share<N> {
     }
 }
 
+const RETIRE_AT_MIN: usize = 64;
 const NANOS_A_SECOND: i64 = 1_000_000_000;
 
 /// Rows exist while one of their counts is not zero.
@@ -65,11 +66,14 @@ pub(super) struct Windows<const N: usize> {
     /// Slot of the row last added to, by rep: most events fall into it.
     recent: Vec<u32>,
     width_us: i64,
+    /// Number of rows at which it is worth looking for those that are done.
+    retire_at: usize,
 }
 
 impl<const N: usize> Windows<N> {
     pub(super) fn new(width_us: i64) -> Windows<N> {
-        Windows { rows: Rows::default(), index: Index::default(), recent: Vec::new(), width_us }
+        let (rows, index, recent) = (Rows::default(), Index::default(), Vec::new());
+        Windows { rows, index, recent, width_us, retire_at: RETIRE_AT_MIN }
     }
 
     /// Adds to the window of a rep that `time_us` falls in.
@@ -98,9 +102,25 @@ impl<const N: usize> Windows<N> {
         row.seconds -= share.nanos / NANOS_A_SECOND;
         row.nanos -= share.nanos % NANOS_A_SECOND;
         if row.counts == [0; N] {
-            self.rows.remove(slot);
-            self.index.remove(hash_of((rep, start_us)), slot);
-            self.recent[rep as usize] = NONE;
+            self.remove(slot);
+        }
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let WindowRow { rep, window_start_us, .. } = *self.rows.get(slot);
+        self.rows.remove(slot);
+        self.index.remove(hash_of((rep, window_start_us)), slot);
+        self.recent[rep as usize] = NONE;
+    }
+
+    /// Lets go of windows that will not change: those that ended before `horizon_us` of their rep. What they say was handed over: this
+    /// comes after [`Windows::versions`], and before [`Windows::save`]. Done when the number has doubled, so that it costs little.
+    pub(super) fn retire(&mut self, horizon_us: impl Fn(u32) -> i64) {
+        if self.rows.len() >= self.retire_at && self.rows.is_touched() {
+            let width_us = self.width_us;
+            let is_done = |row: &WindowRow<N>| row.window_start_us.saturating_add(width_us) <= horizon_us(row.rep);
+            self.rows.slots(is_done).into_iter().for_each(|slot| self.remove(slot));
+            self.retire_at = (2 * self.rows.len()).max(RETIRE_AT_MIN);
         }
     }
 

@@ -24,9 +24,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Without facts.
-    pub fn new(kind: Kind, dedup: &DedupConfig) -> Facts {
-        Facts { kind, facts: FactLog::new(dedup, i64::MAX), touches: TouchLog::new("check_in") }
+    /// Without facts. With a store, touches leave memory once they were handed over.
+    pub fn new(kind: Kind, dedup: &DedupConfig, has_store: bool) -> Facts {
+        Facts { kind, facts: FactLog::new(dedup, i64::MAX), touches: TouchLog::new("check_in", has_store) }
     }
 
     fn versions(&self, table: Table, revision: u32) -> Option<RecordBatch> {

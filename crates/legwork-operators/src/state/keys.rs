@@ -78,6 +78,11 @@ impl FactLog {
         FactLog { keys: Keys::default(), seen: Seen::new(dedup), late_horizon_us }
     }
 
+    /// No fact of a key before this time will be accepted.
+    pub(crate) fn horizon_us(&self, key: u32) -> i64 {
+        self.keys.clocks_us[key as usize].saturating_sub(self.late_horizon_us)
+    }
+
     /// Takes a fact of a key that [`Keys::intern`] numbered.
     #[inline]
     pub(crate) fn offer(&mut self, key: u32, source: &str, event_id: &str, event_time_us: i64) -> Outcome {
@@ -86,7 +91,7 @@ impl FactLog {
             return Outcome::Duplicate;
         }
         let clock_us = self.keys.clocks_us[key as usize];
-        if event_time_us < clock_us.saturating_sub(self.late_horizon_us) {
+        if event_time_us < self.horizon_us(key) {
             return Outcome::Late;
         }
         self.keys.advance(key, event_time_us);

@@ -109,6 +109,11 @@ impl<R: Copy> Rows<R> {
         }
     }
 
+    /// Whether a row was touched since the last checkpoint.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched.as_ref().map_or(self.n_live > 0, |touched| !touched.before.is_empty())
+    }
+
     /// What is there counts as handed over.
     pub(crate) fn forget_changes(&mut self) {
         let touched = self.touched.get_or_insert_with(|| Touched { is_touched: Vec::new(), before: Vec::new() });
@@ -133,6 +138,16 @@ impl<R: Copy> Rows<R> {
     /// All rows.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &R> {
         self.blocks.iter().flat_map(|block| block.live_rows())
+    }
+
+    /// Slots of the rows for which `is_it` holds.
+    pub(crate) fn slots(&self, is_it: impl Fn(&R) -> bool) -> Vec<u32> {
+        (0..self.n_slots() as u32).filter(|slot| self.live(*slot).is_some_and(&is_it)).collect()
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.n_live
     }
 
     #[inline]
