@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,7 @@ def child(*args):
 class Up:
     def __init__(self, bootstrap, registry, topic, folder, *sets):
         flags = [f"kafka.bootstrap={bootstrap}", f"registry.url={registry}", f'topics.gps.names=["{topic}"]', "http.listen=127.0.0.1:0",
-                 "postgres.listen=127.0.0.1:0", "reference.topics=false", f"kafka.group=b{time.time_ns()}", f"instance.id=b{time.time_ns()}", *sets]
+                 "postgres.listen=127.0.0.1:0", "reference.topics=false", "store.url=memory:", f"kafka.group=b{time.time_ns()}", f"instance.id=b{time.time_ns()}", *sets]
         for kind in "calls emails messages meetings check-ins tasks shifts leads deal-events orders costs".split():
             flags.append(f"topics.{kind}.enabled=false")
         self.process = subprocess.Popen([TARGET / "legwork", "up", "--json", *[part for flag in flags for part in ("--set", flag)]],
@@ -125,6 +126,14 @@ def main():
         up = Up(kafka, url, "w1", folder, "time.window=1m")
         rate, cpu = up.measure(N)
         up.stop()
+        for name, raw in (("facts", "false"), ("facts and all events", "true")):
+            store = f"{folder}/store-{raw}"
+            up = Up(kafka, url, "w1", folder, "time.window=1m", f"store.url=file://{store}", f"lake.raw_events={raw}")
+            kept_rate, kept_cpu = up.measure(N)
+            up.stop()
+            bytes_kept = sum(file.stat().st_size for file in Path(store).rglob("*") if file.is_file())
+            print(f"exactly once, {name:<20} {kept_rate / 1e6:6.2f} M events/s   {kept_cpu:6.2f} CPU-s/M   {kept_rate / rate:.2f} of without   {bytes_kept / 1e6:.0f} MB kept")
+            shutil.rmtree(store)
         naive, naive_cpu = child(TARGET / "legwork-bench", "naive", "--bootstrap", kafka, "--topic", "w1", "--count", N)
         naive_rate = N / naive["seconds"]
         print(f"bare librdkafka consumer   {bare_rate / 1e6:6.2f} M events/s   {bare_cpu:6.2f} CPU-s/M")

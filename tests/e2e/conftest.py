@@ -173,6 +173,7 @@ def up(kafka, registry, tmp_path):
         lines = [
             f'[instance]\nid = "test-{time.time_ns()}"\n[kafka]\nbootstrap = "{kafka}"\ngroup = "{group or f"g{time.time_ns()}"}"',
             f'[registry]\nurl = "{registry.ready["registry"]}"',
+            f'[store]\nurl = "file://{folder}/store"',
             '[reference]\ntopics = false\n[http]\nlisten = "127.0.0.1:0"\n[postgres]\nlisten = "127.0.0.1:0"',
         ]
         kinds = "gps calls emails messages meetings check-ins tasks shifts leads deal-events orders costs".split()

@@ -52,7 +52,7 @@ def test_simulate_check_and_tap_on_a_real_kafka(kafka, registry, tmp_path):
 
 
 def quiet_up(tmp_path, *settings):
-    sets = ["http.listen=127.0.0.1:0", "postgres.listen=127.0.0.1:0", *settings]
+    sets = [f"store.url=file://{tmp_path}/store", "http.listen=127.0.0.1:0", "postgres.listen=127.0.0.1:0", *settings]
     return Legwork(["up", *[part for setting in sets for part in ("--set", setting)]], cwd=tmp_path)
 
 

@@ -322,7 +322,7 @@ def test_broker_killed_and_back_loses_nothing(own_broker, registry, tmp_path):
     admin.create_topics([NewTopic(topic, 4, 1)])[topic].result(30)
     from conftest import Legwork
 
-    flags = ["kafka.bootstrap=" + address, "registry.url=" + registry.ready["registry"], "http.listen=127.0.0.1:0", "postgres.listen=127.0.0.1:0", "reference.topics=false"]
+    flags = [f"store.url=file://{tmp_path}/store", "kafka.bootstrap=" + address, "registry.url=" + registry.ready["registry"], "http.listen=127.0.0.1:0", "postgres.listen=127.0.0.1:0", "reference.topics=false"]
     service = Legwork(["up", *[part for flag in flags for part in ("--set", flag)]], cwd=tmp_path)
     try:
         producer = Producer({"bootstrap.servers": address, "message.timeout.ms": 120_000, "enable.idempotence": True, "partitioner": "murmur2_random"})

@@ -56,12 +56,12 @@ impl Service {
         has_postgres: bool,
         fixed_reference: Option<ReferenceTables>,
     ) -> Result<Service> {
-        let kept = Kept::open(config).await?;
         let prometheus = prometheus::Registry::new();
         build_info(&prometheus)?;
         let http_listener = bind("http.listen", &config.http.listen).await?;
         let postgres = if has_postgres { Some(bind("postgres.listen", &config.postgres.listen).await?) } else { None };
 
+        let kept = Kept::open(config).await?;
         let registry = topics::registry(config, tokio::runtime::Handle::current())?;
         let topic_configs = topics::topics(config, &registry);
         let source = topics::kafka(config, &topic_configs)?;

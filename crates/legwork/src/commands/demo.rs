@@ -102,6 +102,8 @@ fn demo_config(args: &DemoArgs, bootstrap: &str, registry_url: &str, data: &Path
     let mut overrides = Overrides { set: Vec::new(), ..args.config.overrides() };
     let mut set = |key: &str, value: &str| overrides.set.push((key.to_owned(), toml::Value::String(value.to_owned())));
     set("time.now", "event");
+    // The embedded broker starts empty each time: offsets and state of an earlier run mean nothing to it.
+    set("store.url", crate::delivery::MEMORY);
     set("metrics.every", "5s");
     set("log.level", "warn");
     set("instance.cache_dir", &data.join("cache").display().to_string());
