@@ -15,22 +15,29 @@
 //! What lives here: the fold over pings, the pings themselves, and the rows. What does not: who carries the device, where accounts are.
 
 mod block;
+mod chunk;
 mod codec;
 mod config;
 mod coverage;
 mod device;
 mod explain;
 mod fold;
+mod frozen;
+mod handed;
 mod input;
 mod lookup;
 mod names;
 mod ping;
 mod place;
+mod refold;
+mod reps;
+mod row_codec;
 mod rows;
 mod tables;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
+mod varint;
 
 use std::sync::Arc;
 
@@ -167,7 +174,7 @@ impl Operator for Track {
                 order(turns, device.clock_us(), self.time.late_horizon_us);
                 for turn in turns.iter() {
                     let ping = columns.ping(turn.row as usize, &mut self.reps);
-                    match device.take(&self.params, self.reps.names(), &ping, clock.revision) {
+                    match device.take(&self.params, self.reps.names(), ping, clock.revision) {
                         Taken::InOrder(is_full) => {
                             verdicts.n_reordered += u64::from(turn.is_older);
                             if is_full {
@@ -195,12 +202,12 @@ impl Operator for Track {
         }
         // Many devices are heard of once.
         for id in n_known..self.devices.len() {
-            if self.blocks.get(&self.params, id).n_pings() == 1 {
-                self.blocks.freeze(id);
+            if self.blocks.get(&self.params, id).n_open == 1 {
+                self.blocks.freeze(&self.params, id);
             }
         }
         let idle_since_us = clock.newest_us.saturating_sub(self.time.idle_close_us);
-        self.blocks.sweep(1 + events.n_rows() / 64, idle_since_us);
+        self.blocks.sweep(&self.params, 1 + events.n_rows() / 64, idle_since_us);
         verdicts
     }
 

@@ -176,7 +176,7 @@ fn check(lane: &mut Lane, events: &[Event], config: &TrackConfig, time: &TimeCon
     let coverage = lane.rows("device_coverage");
     for (device, answer) in &answers {
         let of_device = coverage.iter().filter(|row| row[0] == Cell::Text((*device).into()));
-        prop_assert_eq!(of_device.map(|row| row[3].float() as usize).sum::<usize>(), answer.n_kept);
+        prop_assert_eq!(of_device.map(|row| row[4].float() as usize).sum::<usize>(), answer.n_kept);
     }
     let positions = lane.rows("rep_positions");
     prop_assert_eq!(positions.len(), answers.len());
