@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use legwork_types::Verdict;
+use legwork_types::time::TimeConfig;
 
 use crate::track::chunk::{Body, Chunk, Start};
 use crate::track::codec::{Reader, Writer};
@@ -14,6 +15,7 @@ use crate::track::names::Names;
 use crate::track::ping::Ping;
 use crate::track::reps::Reps;
 use crate::track::rows::{DeviceRows, Row, Stay, Trip};
+use crate::track::tables::is_ahead;
 
 /// After so many pings of a device wait to be put among the others, they are.
 const DEFERRED_STEP: usize = 64;
@@ -40,6 +42,8 @@ pub(crate) struct Past {
     /// What those covered, by day and cell, and the time of the first ping among them.
     pub(crate) gone_coverage: Vec<Coverage>,
     pub(crate) gone_first_us: i64,
+    /// Rows of chunks that are only in the store, by the chunk's first ping, that were handed over as open.
+    pub(crate) recent: Vec<(i64, Row)>,
     /// Whether the list of chunks has changed since it was handed over.
     pub(crate) is_changed: bool,
 }
@@ -347,6 +351,28 @@ impl Device {
         covered.into_iter().map(|coverage| Part { part_us, coverage }).collect()
     }
 
+    /// Rows of chunks as they were handed over that were ahead of the device's clock as it was at some time, by the chunk's first ping.
+    pub(crate) fn recent(&self, time: &TimeConfig, clock_us: Option<i64>) -> Vec<(i64, Row)> {
+        let Some(past) = &self.past else { return Vec::new() };
+        let mut next_us = self.open_first_us();
+        let mut rows = Vec::new();
+        for chunk in past.chunks.iter().rev() {
+            if !is_ahead(time, clock_us, next_us.saturating_add(time.window_us)) {
+                break;
+            }
+            next_us = chunk.first_us;
+            match &chunk.body {
+                Some(body) if chunk.stored != 0 => {
+                    rows.extend(body.movement(time.window_us).map(|row| (chunk.first_us, row)));
+                }
+                Some(_) => {}
+                None => rows.extend(past.recent.iter().filter(|(first_us, _)| *first_us == chunk.first_us)),
+            }
+        }
+        rows.retain(|(_, row)| is_ahead(time, clock_us, row.window_us + time.window_us));
+        rows
+    }
+
     /// Bytes held beside the device itself: (pings with their states, rows).
     pub(crate) fn heap_bytes(&self) -> (usize, usize) {
         let mut pings = self.open.capacity() + self.state.heap_bytes() + self.reps.heap_bytes();
@@ -355,6 +381,7 @@ impl Device {
             pings += size_of::<Past>()
                 + past.chunks.capacity() * size_of::<Chunk>()
                 + past.gone_coverage.capacity() * size_of::<Coverage>()
+                + past.recent.capacity() * size_of::<(i64, Row)>()
                 + past.open_start.as_ref().map_or(0, |start| size_of::<Start>() + start.heap_bytes());
         }
         for body in self.bodies() {

@@ -49,13 +49,18 @@ impl Reps {
         std::iter::once(self.first).filter(|first| *first != NO_REP).chain(others.iter().copied())
     }
 
-    /// Name of a rep; none for no rep, and for one that the device does not know.
-    pub(crate) fn name<'a>(&self, names: &'a Names, local: u32) -> Option<&'a str> {
+    /// The lane's number of a rep; none for no rep, and for one that the device does not know.
+    pub(crate) fn global(&self, local: u32) -> Option<u32> {
         let rep = match local.checked_sub(1) {
             None => self.first,
             Some(other) => *self.others.as_ref()?.get(other as usize)?,
         };
-        (rep != NO_REP).then(|| names.get(rep))
+        (rep != NO_REP).then_some(rep)
+    }
+
+    /// Name of a rep.
+    pub(crate) fn name<'a>(&self, names: &'a Names, local: u32) -> Option<&'a str> {
+        self.global(local).map(|rep| names.get(rep))
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {

@@ -18,7 +18,6 @@ use crate::track::device::Device;
 use crate::track::fold::Params;
 use crate::track::names::Names;
 use crate::track::ping::{NO_REP, Ping};
-use crate::track::reps::Reps;
 use crate::track::rows::{Row, Stay, Trip};
 
 /// Rows that a chunk aims at.
@@ -34,9 +33,10 @@ pub(crate) struct Source<'a> {
 
 /// A row with its device.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Of<'a, T> {
+pub(crate) struct Of<T> {
     pub(crate) id: u32,
-    pub(crate) reps: &'a Reps,
+    /// The lane's number.
+    pub(crate) rep: Option<u32>,
     pub(crate) is_open: bool,
     pub(crate) is_deleted: bool,
     pub(crate) revision: u32,
@@ -46,7 +46,7 @@ pub(crate) struct Of<'a, T> {
 /// A row of some table.
 pub(crate) trait TableRow: Sized {
     /// A column of rows that is not in every table.
-    fn column(source: &Source<'_>, rows: &[Of<'_, Self>], column: &str) -> ArrayRef;
+    fn column(source: &Source<'_>, rows: &[Of<Self>], column: &str) -> ArrayRef;
 
     /// The device's number of the rep.
     fn rep(&self) -> u32 {
@@ -55,10 +55,10 @@ pub(crate) trait TableRow: Sized {
 }
 
 /// A column of rows.
-fn column<T: TableRow>(source: &Source<'_>, rows: &[Of<'_, T>], column: &str) -> ArrayRef {
+fn column<T: TableRow>(source: &Source<'_>, rows: &[Of<T>], column: &str) -> ArrayRef {
     match column {
         "device_id" => texts(rows.iter().map(|r| Some(source.devices.get(r.id)))),
-        "rep_id" => texts(rows.iter().map(|r| r.reps.name(source.reps, r.row.rep()))),
+        "rep_id" => texts(rows.iter().map(|r| r.rep.map(|rep| source.reps.get(rep)))),
         "is_open" => flags(rows.iter().map(|r| r.is_open)),
         "revision" => counts(rows.iter().map(|r| r.revision)),
         "is_deleted" => flags(rows.iter().map(|r| r.is_deleted)),
@@ -67,14 +67,14 @@ fn column<T: TableRow>(source: &Source<'_>, rows: &[Of<'_, T>], column: &str) ->
 }
 
 /// Rows in the columns of a schema.
-pub(crate) fn batch<T: TableRow>(source: &Source<'_>, schema: SchemaRef, rows: &[Of<'_, T>]) -> RecordBatch {
+pub(crate) fn batch<T: TableRow>(source: &Source<'_>, schema: SchemaRef, rows: &[Of<T>]) -> RecordBatch {
     let columns = schema.fields().iter().map(|field| column(source, rows, field.name())).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     RecordBatch::try_new_with_options(schema, columns, &options).expect("columns are built after the schema")
 }
 
 impl TableRow for Row {
-    fn column(source: &Source<'_>, rows: &[Of<'_, Row>], column: &str) -> ArrayRef {
+    fn column(source: &Source<'_>, rows: &[Of<Row>], column: &str) -> ArrayRef {
         let window_us = source.time.window_us;
         match column {
             "window_start" => times(rows.iter().map(|r| Some(r.row.window_us))),
@@ -103,7 +103,7 @@ impl TableRow for Row {
 }
 
 impl TableRow for Ping {
-    fn column(_source: &Source<'_>, rows: &[Of<'_, Ping>], column: &str) -> ArrayRef {
+    fn column(_source: &Source<'_>, rows: &[Of<Ping>], column: &str) -> ArrayRef {
         match column {
             "event_time" => times(rows.iter().map(|r| Some(r.row.time_us))),
             "lat" => measures(rows.iter().map(|r| r.row.lat)),
@@ -121,7 +121,7 @@ impl TableRow for Ping {
 }
 
 impl TableRow for Stay {
-    fn column(_source: &Source<'_>, rows: &[Of<'_, Stay>], column: &str) -> ArrayRef {
+    fn column(_source: &Source<'_>, rows: &[Of<Stay>], column: &str) -> ArrayRef {
         match column {
             "stay_start" => times(rows.iter().map(|r| Some(r.row.start_us))),
             "stay_end" => times(rows.iter().map(|r| r.row.has_ended.then_some(r.row.last_us))),
@@ -140,7 +140,7 @@ impl TableRow for Stay {
 }
 
 impl TableRow for Trip {
-    fn column(_source: &Source<'_>, rows: &[Of<'_, Trip>], column: &str) -> ArrayRef {
+    fn column(_source: &Source<'_>, rows: &[Of<Trip>], column: &str) -> ArrayRef {
         match column {
             "trip_start" => times(rows.iter().map(|r| Some(r.row.start_us))),
             "trip_end" => times(rows.iter().map(|r| Some(r.row.end_us))),
@@ -156,7 +156,7 @@ impl TableRow for Trip {
 }
 
 impl TableRow for Part {
-    fn column(_source: &Source<'_>, rows: &[Of<'_, Part>], column: &str) -> ArrayRef {
+    fn column(_source: &Source<'_>, rows: &[Of<Part>], column: &str) -> ArrayRef {
         match column {
             "day" => times(rows.iter().map(|r| Some(r.row.coverage.day_us))),
             "h3_cell" => {
@@ -228,7 +228,7 @@ impl TrackSnapshot {
             let (clock_us, is_live) = (device.clock_us(), is_live(&self.time, &self.clock, device.lane_then_us));
             list.extend(rows(device).into_iter().map(|row| Of {
                 id: *id,
-                reps: &device.reps,
+                rep: device.reps.global(row.rep()),
                 is_open: open(&row).is_some_and(|end_us| is_live && is_ahead(&self.time, clock_us, end_us)),
                 is_deleted: false,
                 revision: revision(&row),

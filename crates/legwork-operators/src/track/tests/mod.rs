@@ -1,5 +1,6 @@
 //! The operator against a naive one, against itself in other orders of arrival, on recorded and on simulated tracks.
 
+mod checkpoints;
 mod geolife;
 mod measure;
 mod oracle;
