@@ -85,11 +85,9 @@ impl std::fmt::Debug for SlateStore {
 impl SlateStore {
     /// Opens the store; a local folder is made where it is missing. *Errors:* `Unavailable`, with the way out.
     pub async fn open(config: SlateConfig) -> Result<SlateStore, StoreError> {
-        let place = url::resolve(&config.url, &config.options)?;
-        if let Some(folder) = place.folder.clone() {
-            let checked = tokio::task::spawn_blocking(move || url::prepare_folder(&folder)).await;
-            checked.map_err(|error| unavailable(format_args!("the folder's check has ended: {error}")))??;
-        }
+        let (url, options) = (config.url.clone(), config.options.clone());
+        let resolved = tokio::task::spawn_blocking(move || url::resolve(&url, &options)).await;
+        let place = resolved.map_err(|error| unavailable(format_args!("store.url was not looked up: {error}")))??;
         SlateStore::over(place, config)
     }
 
@@ -309,9 +307,25 @@ fn refused(lane: &LaneId, error: &slatedb::Error) -> StoreError {
     use slatedb::CloseReason::Fenced;
     match error.kind() {
         ErrorKind::Closed(Fenced) => StoreError::Fenced { lane: lane.clone() },
+        // An owner that sees an older state than its compactor: nothing is damaged, a new claim sees the newest.
+        ErrorKind::Data if is_not_found(error) => unavailable(format_args!("lane {lane}: {error}: claim it again")),
         ErrorKind::Data => StoreError::Damaged { lane: lane.clone(), detail: error.to_string() },
         _ => unavailable(format_args!("lane {lane}: {error}")),
     }
+}
+
+fn is_not_found(error: &slatedb::Error) -> bool {
+    use object_store_014::Error;
+    let is = |error: &Error| matches!(error, Error::NotFound { .. });
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let shared = error.downcast_ref::<Arc<Error>>().map(|error| &**error);
+        if error.downcast_ref::<Error>().or(shared).is_some_and(is) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 fn unavailable(detail: std::fmt::Arguments<'_>) -> StoreError {
