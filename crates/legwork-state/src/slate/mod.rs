@@ -28,7 +28,7 @@ use crate::layout::{COLD, HEAD, HOT, ROWS};
 use crate::{Claimed, Head, StateStore, StoreError, format};
 
 /// Lanes whose heads are read at once.
-const LISTED_AT_ONCE: usize = 16;
+const LISTED_AT_ONCE: usize = 64;
 /// Deletions in one batch when a lane is removed.
 const REMOVED_AT_ONCE: usize = 10_000;
 /// Cache shards: few threads read at a time.
@@ -150,6 +150,10 @@ impl SlateStore {
     }
 
     async fn read_head(&self, lane: LaneId) -> Result<Option<(LaneId, Head)>, StoreError> {
+        // Whoever was killed while making a database may have left folders.
+        if !self.has_database(&lane).await? {
+            return Ok(None);
+        }
         let mut last = None;
         // Nothing holds what is read: compaction may take it away in between, so a second look is worth it.
         for _ in 0..2 {
@@ -186,16 +190,14 @@ impl SlateStore {
         value.map(|value| format::open_head(lane, HEAD, &value)).transpose()
     }
 
-    /// Lanes that have a database.
+    /// Lanes that have folders.
     async fn list(&self) -> Result<Vec<LaneId>, StoreError> {
         let mut lanes = Vec::new();
         for topic in self.folders(&self.root.clone().join("lanes")).await? {
             let name = topic.filename().unwrap_or_default();
             for partition in self.folders(&topic).await? {
                 match LaneId::parse(&format!("{name}/{}", partition.filename().unwrap_or_default())) {
-                    // Whoever was killed while making a database may have left folders.
-                    Some(lane) if self.has_database(&lane).await? => lanes.push(lane),
-                    Some(_) => {}
+                    Some(lane) => lanes.push(lane),
                     None => tracing::warn!(folder = %partition, "the store holds what is no lane"),
                 }
             }

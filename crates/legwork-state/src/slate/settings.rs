@@ -87,8 +87,9 @@ impl Tuning {
                 compactions_poll_interval: self.compaction_poll,
                 max_subcompactions: 1,
                 max_sst_size: 64 << 20,
-                max_fetch_tasks: 2,
-                bytes_to_fetch: 512 << 10,
+                // For each source of each compaction, and the lanes of an instance compact at the same time.
+                max_fetch_tasks: 1,
+                bytes_to_fetch: 256 << 10,
                 min_filter_keys: u32::MAX,
                 compression_codec: Some(CompressionCodec::Lz4),
                 object_store_max_retries: Some(RETRIES),
