@@ -30,6 +30,8 @@ pub(crate) struct StreamLane {
     pub(crate) lane: Lane,
     spec: LaneSpec,
     claim: Claim,
+    /// A checkpoint that waits for word that the topic was still the same at its barrier.
+    unconfirmed: Option<(Instant, tokio::sync::oneshot::Sender<()>)>,
     wake: Arc<dyn Fn() + Send + Sync>,
     reader: Box<dyn PartitionReader>,
     decoder: Decoder,
@@ -77,6 +79,7 @@ impl StreamLane {
             batch: MessageBatch::new(lane.topic.clone(), lane.partition),
             lane,
             claim: Claim::Unneeded,
+            unconfirmed: None,
             spec,
             wake,
             reader,
