@@ -179,7 +179,7 @@ impl StreamLane {
     }
 
     /// The claim is dead. What the lane holds may be ahead of its store, so it is dropped; the store knows the truth.
-    fn lose(&mut self, error: &StoreError, now: Instant) {
+    pub(super) fn lose(&mut self, error: &StoreError, now: Instant) {
         self.lane = Lane::new(&self.spec);
         self.unconfirmed = None;
         self.batch.clear(0);
@@ -231,7 +231,7 @@ impl StreamLane {
     }
 
     /// Puts what came late in its place, with state read back from the store.
-    fn settle(&mut self, need: Need<'_>) -> Result<(), StoreError> {
+    pub(super) fn settle(&mut self, need: Need<'_>) -> Result<(), StoreError> {
         let (store, runtime) = match (&self.claim, &self.config.delivery) {
             (Claim::Held(keeper), Some(delivery)) => (Some(keeper.store().clone()), Some(delivery.runtime.clone())),
             _ => (None, None),
@@ -359,7 +359,8 @@ impl StreamLane {
                             tokio::time::sleep(CONFIRM_EVERY).await;
                         }
                     };
-                    if reader.lock().confirm_topic(since) || tokio::time::timeout(CONFIRM_MAX, confirmed).await.is_ok() {
+                    if reader.lock().confirm_topic(since) || tokio::time::timeout(CONFIRM_MAX, confirmed).await.is_ok()
+                    {
                         let _ = confirm.send(());
                     } else {
                         drop(confirm);
