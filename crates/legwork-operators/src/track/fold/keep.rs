@@ -237,7 +237,8 @@ impl<J: Journal> Keep<'_, J> {
         track.is_stay = true;
         track.cluster.centre_on_mean();
         let trip = track.trip;
-        track.trip = TripState { start_us: track.cluster.start_us, n_pings: 0, n_pings_then: 0, ..TripState::new(*fix) };
+        track.trip =
+            TripState { start_us: track.cluster.start_us, n_pings: 0, n_pings_then: 0, ..TripState::new(*fix) };
         if trip.distance_m_then > 0.0 {
             let ended = TripState { distance_m: trip.distance_m_then, n_pings: trip.n_pings_then, ..trip };
             self.rows.push_trip(ended.row(track.cluster.start_us, false));

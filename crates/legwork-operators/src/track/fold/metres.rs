@@ -7,7 +7,7 @@ use crate::track::fold::{Decision, Journal, Share};
 use crate::track::ping::Ping;
 
 /// A leg that counts took at least so long, microseconds: of fixes a second apart, noise is as long as the way.
-const LEG_US_MIN: i64 = 2_000_000;
+const LEG_US_MIN: i64 = 3_000_000;
 
 impl<J: Journal> Keep<'_, J> {
     /// Counts what the fix adds.
@@ -96,7 +96,7 @@ impl<J: Journal> Keep<'_, J> {
         let gate_m = self.params.gate_m(ping);
         if self.track.still.is_still(self.track.still.from_centre_m(&offset), gate_m) {
             self.stand(gate_m);
-        } else if lasted_us >= 2 * self.params.track.stay_min_us {
+        } else if lasted_us >= self.params.track.stay_min_us * 3 / 2 {
             self.move_on(*fix);
         }
     }

@@ -77,11 +77,22 @@ fn known_distances() {
         .map(|(device, column)| km(device, column))
         .collect();
     eprintln!("001 and 005: raw, distance, gap (km), moving, stationary, gap (1000 s): {figures:.3?}");
-    // Raw is known; the others are this filter's, at its defaults: stays of 100 m swallow much walking about.
-    let wanted =
-        [(0, 1017.8, 0.1), (1, 828.6, 1.0), (2, 74.5, 0.5), (6, 6081.9, 0.1), (7, 800.6, 1.0), (8, 4991.3, 0.5)];
-    for (figure, km, tolerance_km) in wanted {
-        assert!((figures[figure] - km).abs() < tolerance_km, "figure {figure}: {figures:?}");
+    // What others find: raw and gaps are known exactly, the distance by method.
+    let ranges = [
+        (0, 1017.8, 1017.83),
+        (1, 920.0, 980.0),
+        (2, 74.0, 78.0),
+        (6, 6081.8, 6081.9),
+        (7, 990.0, 1130.0),
+        (8, 4990.0, 4996.0),
+    ];
+    for (figure, from_km, to_km) in ranges {
+        assert!((from_km..to_km).contains(&figures[figure]), "figure {figure}: {figures:?}");
+    }
+    // This filter's, at its defaults: any other value is a change of the rules.
+    let pinned = [0.0; 12];
+    for (figure, wanted) in figures.iter().zip(pinned) {
+        assert!((figure - wanted).abs() < 1e-3, "{figures:?}");
     }
     for device in ["001", "005"] {
         let n_stays = lane.rows("stays").iter().filter(|row| row[0] == Cell::Text(device.into())).count();
