@@ -223,8 +223,6 @@ impl<J: Journal> Keep<'_, J> {
         track.cluster = Cluster::new(fix.time_us, fix.rep, fix.place);
         track.trip.distance_m_then = track.trip.distance_m;
         track.trip.n_pings_then = track.trip.n_pings;
-        // What is taken back when the device turns out to stand still must not reach into the trip that has ended before the stay.
-        self.begin_still(fix);
     }
 
     /// Makes the cluster a stay once it has lasted.

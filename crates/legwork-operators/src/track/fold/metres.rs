@@ -5,6 +5,7 @@ use crate::track::fold::state::{Fix, Pace, Tail};
 use crate::track::fold::still::{Run, Still, Way};
 use crate::track::fold::{Decision, Journal, Share};
 use crate::track::ping::Ping;
+use crate::track::place::Offset;
 
 /// A leg that counts took at least so long, microseconds: of fixes a second apart, noise is as long as the way.
 const LEG_US_MIN: i64 = 3_000_000;
@@ -34,7 +35,7 @@ impl<J: Journal> Keep<'_, J> {
         let leap_m = leg.leap_m.unwrap_or_default();
         let still = &mut self.track.still;
         let offset = still.first.place.offset(&fix.place);
-        let from_centre_m = still.from_centre_m(&offset);
+        let from_centre_m = still.centre_distance_m(&offset);
         let reach_m = self.params.reach_m(ping);
         if from_centre_m <= still.core_m(self.params.gate_m(ping)).min(reach_m) {
             run = Run::default();
@@ -67,16 +68,19 @@ impl<J: Journal> Keep<'_, J> {
         let point = fix.point();
         way.push(&self.track.last.point(), &point, self.track.last.place.offset(&fix.place));
         let offset = self.track.still.first.place.offset(&fix.place);
-        let is_out = offset.length_m() > self.params.reach_m(ping);
-        let leaves = leg.leaves || is_out || leg.leap_m.is_some();
+        // What is taken back should the device turn out to stand still must not reach into the trip that ends where a stay begins.
+        self.track.still.is_over |= leg.leaves || offset.length_m() > self.params.reach_m(ping);
         let chord_m = way.anchor.place.distance_m(&fix.place);
-        let is_movement = chord_m > self.params.gate_m(ping) && fix.time_us - way.anchor.time_us >= LEG_US_MIN;
-        if !leaves {
-            self.tail(fix).own_us += leg.us;
-        }
-        if is_movement || leaves {
+        let since_us = fix.time_us - way.anchor.time_us;
+        let is_movement = chord_m > self.params.gate_m(ping) && since_us >= LEG_US_MIN;
+        self.tail(fix).own_us += leg.us;
+        if is_movement || leg.leap_m.is_some() {
             let distance_m = way.length_m(&point, chord_m) + leg.leap_m.unwrap_or_default();
             self.count(fix, distance_m, leg.us, way.anchor.time_us);
+            if self.track.still.is_over || leg.leap_m.is_some() {
+                self.move_on(*fix);
+                return;
+            }
             way = Way::new(point);
         } else {
             self.row.still_us += leg.us;
@@ -84,19 +88,29 @@ impl<J: Journal> Keep<'_, J> {
             self.journal.decided(Decision::Jitter, Share { still_us: leg.us, ..Share::default() }, leg.us);
         }
         self.track.pace = Pace::Moves(way);
-        if leaves {
-            self.move_on(*fix);
+        self.track.still.add(offset, leg.metres);
+        self.judge(ping, fix, &offset, since_us);
+    }
+
+    /// Whether the device stands still by now, or its fixes are those of another place.
+    #[inline]
+    fn judge(&mut self, ping: &Ping, fix: &Fix, offset: &Offset, since_us: i64) {
+        let (still, stay_min_us) = (&self.track.still, self.params.track.stay_min_us);
+        if still.is_over {
+            // It came out of reach and counts no more.
+            if since_us >= stay_min_us {
+                self.move_on(*fix);
+            }
             return;
         }
-        self.track.still.add(offset, leg.metres);
-        let lasted_us = fix.time_us - self.track.still.first.time_us;
-        if lasted_us < self.params.track.stay_min_us {
+        let lasted_us = fix.time_us - still.first.time_us;
+        if lasted_us < stay_min_us {
             return;
         }
         let gate_m = self.params.gate_m(ping);
-        if self.track.still.is_still(self.track.still.from_centre_m(&offset), gate_m) {
+        if still.is_still(still.centre_distance_m(offset), gate_m) {
             self.stand(gate_m);
-        } else if lasted_us >= self.params.track.stay_min_us * 3 / 2 {
+        } else if lasted_us >= 2 * stay_min_us {
             self.move_on(*fix);
         }
     }
@@ -153,13 +167,6 @@ impl<J: Journal> Keep<'_, J> {
         self.track.tail.now.as_mut().expect("the tail has turned to the row")
     }
 
-    /// From this fix on the device may stand still, unless it does so already.
-    pub(super) fn begin_still(&mut self, fix: Fix) {
-        if matches!(self.track.pace, Pace::Moves(_)) {
-            self.move_on(fix);
-        }
-    }
-
     /// The device has moved on to this fix.
     fn move_on(&mut self, fix: Fix) {
         let track = &mut *self.track;
@@ -194,7 +201,7 @@ impl<J: Journal> Keep<'_, J> {
         let track = &mut *self.track;
         let offset = track.still.first.place.offset(&fix.place);
         let stands = matches!(track.pace, Pace::Stands { .. });
-        if stands && track.still.from_centre_m(&offset) <= self.params.track.stay_radius_m {
+        if stands && track.still.centre_distance_m(&offset) <= self.params.track.stay_radius_m {
             track.still.add(offset, 0.0);
         } else if is_gap {
             // Longer than it takes to be a stay.

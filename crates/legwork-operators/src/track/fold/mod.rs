@@ -2,7 +2,7 @@
 //!
 //! [`step`] takes one ping and changes rows that are already written where the ping settles what was open: a fix turns out to be an
 //! outlier once the next one is known, movement to be jitter once the device has stood still for a while. What may still change is
-//! bounded by the fixes since the device was last seen to move on, which span less than one and a half times `stay_min`.
+//! bounded by the fixes since the device was last seen to move on, which span less than twice `stay_min`, or are within the gate of one place.
 //!
 //! What lives where: `keep` says which fixes stand and finds stays and trips; `metres` what each adds; `still` what standing still and
 //! moving look like; `state` all that the future depends on.

@@ -6,20 +6,22 @@
 use crate::track::place::{Offset, Place};
 
 /// A device that stands still is within this many times the noise of its own fixes from their mean. *Source:* of fixes with normal noise,
-/// one in 8,000 is farther out.
-const NOISE_FACTOR: f64 = 3.0;
+/// one in 500 is farther out.
+const NOISE_FACTOR: f64 = 2.5;
 
 /// Legs outside the noise that may show a departure.
 const DEPARTURE_LEGS: u32 = 3;
 
-/// A departure is straight: each leg goes on with at least half of what went before, on average. Steps in random directions do so by 0.
-const STRAIGHTNESS_MIN: f64 = 0.5;
+/// A departure is straight: what each leg goes on with of the one before, as a share of their squares. Equal legs in one direction go on by
+/// two thirds or more, steps in random directions by 0.
+const STRAIGHTNESS_MIN: f64 = 0.4;
 
-/// Legs that turn back more than this are noise: independent errors of position turn back by a half, steps in random directions by 0.
-const TURN_BACK: f64 = -0.25;
+/// Legs that turn back by more than this share of their squares are noise: independent errors of position turn back by a half, steps in random
+/// directions by 0.
+const TURN_BACK: f64 = -1.0 / 3.0;
 
-/// A fix between two others that could only be passed at a higher acceleration is off the path, metres per second squared. *Source:* full
-/// braking on dry asphalt is 7 to 9, everyday driving stays below 3.
+/// A fix between two others that could only be passed at a higher acceleration is off the path, metres per second squared. *Source:* everyday
+/// driving stays below 3, full braking on dry asphalt is 7 to 9.
 const ACCELERATION_MAX: f64 = 6.0;
 
 /// A moment and a place.
@@ -124,11 +126,13 @@ pub(super) struct Still {
     square_m2: f64,
     /// Sum of the squares of the legs between them.
     steps_m2: f64,
+    /// A fix was out of reach: another group begins at the next fix that counts.
+    pub(super) is_over: bool,
 }
 
 impl Still {
     pub(super) fn new(first: Point) -> Still {
-        Still { first, n_fixes: 1, sum: Offset::default(), square_m2: 0.0, steps_m2: 0.0 }
+        Still { first, n_fixes: 1, sum: Offset::default(), square_m2: 0.0, steps_m2: 0.0, is_over: false }
     }
 
     #[inline(always)]
@@ -148,7 +152,7 @@ impl Still {
 
     /// Distance of a place from the mean of the fixes, both as offsets from the first.
     #[inline(always)]
-    pub(super) fn from_centre_m(&self, offset: &Offset) -> f64 {
+    pub(super) fn centre_distance_m(&self, offset: &Offset) -> f64 {
         let mean = self.mean();
         Offset { east_m: offset.east_m - mean.east_m, north_m: offset.north_m - mean.north_m }.length_m()
     }

@@ -37,11 +37,13 @@ fn straightness(legs: &[Vector]) -> (f64, f64) {
 struct Group {
     members: Vec<usize>,
     steps_m: Vec<f64>,
+    /// One was out of reach.
+    is_over: bool,
 }
 
 impl Group {
     fn new(first: usize) -> Group {
-        Group { members: vec![first], steps_m: vec![] }
+        Group { members: vec![first], steps_m: vec![], is_over: false }
     }
 }
 
@@ -62,7 +64,7 @@ impl Walk<'_> {
         (offsets.iter().map(|o| o.0).sum::<f64>() / n, offsets.iter().map(|o| o.1).sum::<f64>() / n)
     }
 
-    fn from_centre_m(&self, group: &Group, i: usize) -> f64 {
+    fn centre_distance_m(&self, group: &Group, i: usize) -> f64 {
         length(minus(vector(self.fixes[group.members[0]], self.fixes[i]), self.mean_of(group)))
     }
 
@@ -72,14 +74,14 @@ impl Walk<'_> {
     }
 
     fn core_m(&self, group: &Group, i: usize) -> f64 {
-        self.gate_m(i).max(3.0 * Self::noise_m2(group).sqrt())
+        self.gate_m(i).max(2.5 * Self::noise_m2(group).sqrt())
     }
 
     fn is_still(&self, group: &Group, i: usize) -> bool {
         let (mean, n) = (self.mean_of(group), group.members.len() as f64);
         let spread_m2: f64 = self.offsets(group).iter().map(|&o| dot(minus(o, mean), minus(o, mean))).sum();
         let wander_m2 = spread_m2 / (n - 1.0) - Self::noise_m2(group);
-        wander_m2 <= self.gate_m(i) * self.gate_m(i) && self.from_centre_m(group, i) <= self.core_m(group, i)
+        wander_m2 <= self.gate_m(i) * self.gate_m(i) && self.centre_distance_m(group, i) <= self.core_m(group, i)
     }
 
     fn leg(&self, i: usize) -> Vector {
@@ -90,7 +92,7 @@ impl Walk<'_> {
     fn path_m(&self, anchor: usize, end: usize) -> f64 {
         let legs: Vec<Vector> = (anchor + 1..=end).map(|i| self.leg(i)).collect();
         let (turn, square) = straightness(&legs);
-        if turn < -0.25 * square {
+        if 3.0 * turn < -square {
             return self.metres(anchor, end);
         }
         let mut path = vec![anchor];
@@ -131,10 +133,9 @@ impl Walk<'_> {
             if confirmed.is_some() {
                 leap = None;
             }
-            let must_leave = self.starts.contains(&i) || confirmed.is_some();
             (group, pace) = match pace {
                 Pace::Stands(out) => self.stands(i, group, out),
-                Pace::Moves(anchor) => self.moves(i, group, anchor, must_leave),
+                Pace::Moves(anchor) => self.moves(i, group, anchor, confirmed.is_some()),
             };
             self.parts[i].distance_m += confirmed.map_or(0.0, |(_, chord_m)| chord_m);
         }
@@ -155,26 +156,26 @@ impl Walk<'_> {
 
     fn stand_over(&self, i: usize, mut group: Group, pace: Pace) -> (Group, Pace) {
         let stands = matches!(pace, Pace::Stands(_));
-        if stands && self.from_centre_m(&group, i) <= self.config.stay_radius_m {
+        if stands && self.centre_distance_m(&group, i) <= self.config.stay_radius_m {
             group.members.push(i);
             group.steps_m.push(0.0);
             (group, Pace::Stands(vec![]))
         } else if self.is_too_fast(i) {
             (Group::new(i), Pace::Moves(i))
         } else {
-            (Group { members: vec![i - 1, i], steps_m: vec![0.0] }, Pace::Stands(vec![]))
+            (Group { members: vec![i - 1, i], steps_m: vec![0.0], is_over: false }, Pace::Stands(vec![]))
         }
     }
 
     fn stands(&mut self, i: usize, mut group: Group, mut out: Vec<usize>) -> (Group, Pace) {
-        let from_centre_m = self.from_centre_m(&group, i);
+        let from_centre_m = self.centre_distance_m(&group, i);
         if from_centre_m <= self.core_m(&group, i).min(self.reach_m(i)) {
             out.clear();
         } else {
             out.push(i);
             let legs: Vec<Vector> = out.iter().map(|&i| self.leg(i)).collect();
             let (turn, square) = straightness(&legs);
-            let departs = out.len() >= 3 && turn >= 0.5 * square;
+            let departs = out.len() >= 3 && turn >= 0.4 * square;
             if departs || from_centre_m > self.reach_m(i) {
                 let (east, north) = self.mean_of(&group);
                 let first = self.fixes[group.members[0]];
@@ -183,7 +184,7 @@ impl Walk<'_> {
                 let mut distance_m = haversine_m(lat, lon, self.fixes[i].lat, self.fixes[i].lon);
                 if departs {
                     let way_m: f64 = out.windows(2).map(|two| self.metres(two[0], two[1])).sum();
-                    distance_m = distance_m.max(self.from_centre_m(&self.without(&group, &out), out[0]) + way_m);
+                    distance_m = distance_m.max(self.centre_distance_m(&self.without(&group, &out), out[0]) + way_m);
                 }
                 self.parts[i] = Part { distance_m, moving_us: self.leg_us(i), ..Part::default() };
                 return (Group::new(i), Pace::Moves(i));
@@ -198,28 +199,33 @@ impl Walk<'_> {
     /// The group as it was before the fixes outside of the noise.
     fn without(&self, group: &Group, out: &[usize]) -> Group {
         let n = group.members.iter().filter(|&&i| i < out[0]).count();
-        Group { members: group.members[..n].to_vec(), steps_m: vec![] }
+        Group { members: group.members[..n].to_vec(), steps_m: vec![], is_over: false }
     }
 
-    fn moves(&mut self, i: usize, mut group: Group, anchor: usize, must_leave: bool) -> (Group, Pace) {
+    fn moves(&mut self, i: usize, mut group: Group, anchor: usize, has_leapt: bool) -> (Group, Pace) {
         let first = group.members[0];
-        let leaves = must_leave || length(vector(self.fixes[first], self.fixes[i])) > self.reach_m(i);
+        let is_far = length(vector(self.fixes[first], self.fixes[i])) > self.reach_m(i);
+        group.is_over |= is_far || self.starts.contains(&i);
         let since_us = self.fixes[i].time_us - self.fixes[anchor].time_us;
         let is_movement = self.metres(anchor, i) > self.gate_m(i) && since_us >= 3_000_000;
         let mut anchor = anchor;
-        if is_movement || leaves {
+        if is_movement || has_leapt {
             self.parts[anchor + 1..i].fill(Part::default());
             let distance_m = self.path_m(anchor, i);
             self.parts[i] = Part { distance_m, moving_us: since_us, ..Part::default() };
+            if group.is_over || has_leapt {
+                return (Group::new(i), Pace::Moves(i));
+            }
             anchor = i;
         } else {
             self.parts[i] = Part { still_us: self.leg_us(i), ..Part::default() };
         }
-        if leaves {
-            return (Group::new(i), Pace::Moves(i));
-        }
         group.members.push(i);
         group.steps_m.push(self.metres(i - 1, i));
+        if group.is_over {
+            let is_stuck = since_us >= self.config.stay_min_us;
+            return if is_stuck { (Group::new(i), Pace::Moves(i)) } else { (group, Pace::Moves(anchor)) };
+        }
         let lasted_us = self.fixes[i].time_us - self.fixes[first].time_us;
         if lasted_us >= self.config.stay_min_us && self.is_still(&group, i) {
             for member in first + 1..=i {
@@ -229,7 +235,7 @@ impl Walk<'_> {
             self.parts[i].distance_m = if approach_m > self.gate_m(i) { approach_m } else { 0.0 };
             return (group, Pace::Stands(vec![]));
         }
-        if 2 * lasted_us >= 3 * self.config.stay_min_us {
+        if lasted_us >= 2 * self.config.stay_min_us {
             return (Group::new(i), Pace::Moves(i));
         }
         (group, Pace::Moves(anchor))
