@@ -17,7 +17,7 @@ fn file() -> Option<PathBuf> {
 }
 
 /// Days since 1970-01-01. *Source:* H. Hinnant, "chrono-compatible low-level date algorithms".
-fn days(year: i64, month: i64, day: i64) -> i64 {
+pub(super) fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year - era * 400;

@@ -1,6 +1,7 @@
 //! The operator against a naive one, against itself in other orders of arrival, on recorded and on simulated tracks.
 
 mod geolife;
+mod gpx;
 mod measure;
 mod oracle;
 mod properties;
