@@ -168,3 +168,71 @@ fn measure_geolife() {
         rows as f64 / n_pings
     );
 }
+
+/// Checkpoints of a fleet: what they cost, what they write, how fast a lane is there again.
+#[test]
+#[ignore = "prints figures"]
+fn measure_checkpoints() {
+    for (n_devices, n_pings, late_share, memory_bytes_max) in [
+        (100_000, 50, 0.0, 1 << 30),
+        (100_000, 100, 0.0, 1 << 30),
+        (10_000, 500, 0.0, 1 << 30),
+        (10_000, 500, 0.0, 0),
+        (10_000, 500, 0.05, 1 << 30),
+    ] {
+        let config = TrackConfig { has_store: true, memory_bytes_max, ..TrackConfig::default() };
+        let mut lane = Lane::new(TimeConfig::default(), config);
+        lane.clock.revision = 1;
+        let mut hot = std::collections::BTreeMap::new();
+        let (mut n_cold_bytes, mut n_hot_bytes, mut n_versions, mut n_rows) = (0, 0, 0, 0);
+        let (mut apply_ns, mut checkpoint_ns, mut n_checkpoints) = (0, Vec::new(), 0);
+        let every = n_devices * n_pings / 10;
+        fleet(n_devices, n_pings, late_share, Places::Decimal, |events| {
+            let newest = events.event_time_us().iter().copied().max().unwrap_or(i64::MIN);
+            lane.clock.newest_us = lane.clock.newest_us.max(newest);
+            let begun = running_ns();
+            lane.track.apply(events, &lane.clock);
+            apply_ns += running_ns() - begun;
+            n_rows += events.n_rows();
+            if n_rows / every > n_checkpoints {
+                n_checkpoints += 1;
+                let begun = running_ns();
+                let changes = lane.track.checkpoint(&lane.clock);
+                checkpoint_ns.push(running_ns() - begun);
+                n_versions += changes.rows.iter().map(|(_, rows)| rows.num_rows()).sum::<usize>();
+                n_cold_bytes +=
+                    changes.cold.iter().filter_map(|entry| entry.value.as_ref()).map(Vec::len).sum::<usize>();
+                for entry in changes.hot {
+                    n_hot_bytes += entry.value.as_ref().map_or(0, Vec::len);
+                    match entry.value {
+                        Some(value) => drop(hot.insert(entry.key, value)),
+                        None => drop(hot.remove(&entry.key)),
+                    }
+                }
+                lane.track.committed(lane.clock.revision);
+                lane.clock.revision += 1;
+            }
+        });
+        let (pings, rows, devices) = lane.track.blocks.memory_bytes();
+        let mib = |bytes: usize| bytes as f64 / 1048576.0;
+        let n_hot: usize = hot.values().map(Vec::len).sum();
+        let mut restored = Lane::new(TimeConfig::default(), config);
+        let begun = running_ns();
+        restored.track.restore(&mut hot.into_iter()).unwrap();
+        let restore_ms = (running_ns() - begun) / 1_000_000;
+        eprintln!(
+            "{n_devices} x {n_pings}, {late_share} late, budget {memory_bytes_max}: apply {} ns a ping, checkpoint {} ns a ping, longest {} ms; \
+             written MiB: hot {:.0}, cold {:.1}; {n_versions} versions; held MiB: pings {:.1}, rows {:.1}, devices {:.1}; \
+             restored from {:.1} MiB in {restore_ms} ms",
+            apply_ns / n_rows as u128,
+            checkpoint_ns.iter().sum::<u128>() / n_rows as u128,
+            checkpoint_ns.iter().max().unwrap() / 1_000_000,
+            mib(n_hot_bytes),
+            mib(n_cold_bytes),
+            mib(pings),
+            mib(rows),
+            mib(devices),
+            mib(n_hot),
+        );
+    }
+}
