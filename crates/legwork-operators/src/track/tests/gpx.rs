@@ -63,7 +63,10 @@ fn check(name: &str, config: TrackConfig, expected: &Expect) {
 #[test]
 fn a_car_stops() {
     let config = TrackConfig { stay_min_us: MINUTE_US, ..TrackConfig::default() };
-    check("around-visnjan-with-car.gpx", config, &expect![[r#"
+    check(
+        "around-visnjan-with-car.gpx",
+        config,
+        &expect![[r#"
         n_pings 104
         raw_m 2733
         distance_m 2667
@@ -73,13 +76,17 @@ fn a_car_stops() {
         stay 0-65 s at 45.2734 13.7140, 43 m, 12 pings
         stay 208-359 s at 45.2764 13.7199, 86 m, 29 pings
         stay 430-? s at 45.2733 13.7140, 5 m, 4 pings
-    "#]]);
+    "#]],
+    );
 }
 
 /// Half a kilometre an hour up a mountain: within 100 m for five minutes again and again, and yet on the way.
 #[test]
 fn a_mountain_tour_counts_while_it_climbs() {
-    check("mountain-tour.gpx", TrackConfig::default(), &expect![[r#"
+    check(
+        "mountain-tour.gpx",
+        TrackConfig::default(),
+        &expect![[r#"
         n_pings 3540
         raw_m 18189
         distance_m 17380
@@ -110,5 +117,6 @@ fn a_mountain_tour_counts_while_it_climbs() {
         stay 29320-30072 s at 47.5086 10.9970, 98 m, 72 pings
         stay 31744-32575 s at 47.5051 10.9835, 88 m, 70 pings
         stay 34850-35261 s at 47.4928 10.9654, 98 m, 40 pings
-    "#]]);
+    "#]],
+    );
 }

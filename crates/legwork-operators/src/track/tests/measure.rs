@@ -92,7 +92,14 @@ fn fleet(n_devices: usize, n_pings: usize, late_share: f64, places: Places, mut 
     }
 }
 
-fn measure(name: &str, n_devices: usize, n_pings: usize, late_share: f64, places: Places, time: TimeConfig) {
+/// What a run showed.
+struct Figures {
+    ns_a_ping: f64,
+    bytes_a_ping: f64,
+    bytes_a_device: f64,
+}
+
+fn measure(name: &str, n_devices: usize, n_pings: usize, late_share: f64, places: Places, time: TimeConfig) -> Figures {
     let before = resident_bytes();
     let mut lane = Lane::new(time, TrackConfig::default());
     let (mut ns, mut n_rows) = (0, 0);
@@ -127,6 +134,46 @@ fn measure(name: &str, n_devices: usize, n_pings: usize, late_share: f64, places
         mib(names),
         mib(resident_bytes()) - mib(before),
     );
+    Figures {
+        ns_a_ping: ns as f64 / n_rows as f64,
+        bytes_a_ping: pings as f64 / n_rows as f64,
+        bytes_a_device: (pings + rows + devices + names) as f64 / n_devices as f64,
+    }
+}
+
+/// A line of the bench: what is demanded and what was found.
+fn verdict(what: &str, found: f64, demand: &str, holds: bool) {
+    eprintln!("{} {what}: {found:.2} ({demand})", if holds { "holds " } else { "MISSED" });
+}
+
+/// Each ratio from runs after each other, the best of three, since the machine may do other things meanwhile.
+fn least(run: impl Fn() -> Figures) -> Figures {
+    (0..3).map(|_| run()).min_by(|a, b| a.ns_a_ping.total_cmp(&b.ns_a_ping)).unwrap()
+}
+
+/// What `make bench` says about the track operator.
+#[test]
+#[ignore = "takes minutes; prints figures"]
+fn bench_track() {
+    let (time, short) = (TimeConfig::default(), TimeConfig { late_horizon_us: 1, ..TimeConfig::default() });
+    let bare = least(|| measure("W1, no horizon", 10_000, 500, 0.0, Places::Decimal, short));
+    let in_order = least(|| measure("W1", 10_000, 500, 0.0, Places::Decimal, time));
+    let late = least(|| measure("W1, 5 % late", 10_000, 500, 0.05, Places::Decimal, time));
+    let full = measure("W1, full doubles", 10_000, 500, 0.0, Places::Full, time);
+    let few = least(|| measure("10,000 devices x 20", 10_000, 20, 0.0, Places::Decimal, time));
+    let many = measure("1,000,000 devices x 20", 1_000_000, 20, 0.0, Places::Decimal, time);
+    let idle = measure("1,000,000 idle", 1_000_000, 1, 0.0, Places::Decimal, time);
+    let ratio = bare.ns_a_ping / in_order.ns_a_ping;
+    verdict("in order, of the throughput without late horizon", ratio, "at least 0.9", ratio >= 0.9);
+    let ratio = in_order.ns_a_ping / late.ns_a_ping;
+    verdict("5 % late, of the throughput in order", ratio, "at least 0.5", ratio >= 0.5);
+    verdict("W1, bytes a ping, decimal", in_order.bytes_a_ping, "at most 20", in_order.bytes_a_ping <= 20.0);
+    verdict("W1, bytes a ping, full doubles", full.bytes_a_ping, "at most 20", full.bytes_a_ping <= 20.0);
+    verdict("bytes an idle device, name included", idle.bytes_a_device, "at most 150", idle.bytes_a_device <= 150.0);
+    let ratio = many.ns_a_ping / few.ns_a_ping;
+    verdict("cost of a ping, 1,000,000 to 10,000 devices", ratio, "at most 5", ratio <= 5.0);
+    let bytes = geolife_bytes_a_ping();
+    verdict("GeoLife, bytes a ping", bytes, "at most 12", bytes <= 12.0);
 }
 
 #[test]
@@ -148,9 +195,14 @@ fn measure_all() {
 #[test]
 #[ignore = "prints figures"]
 fn measure_geolife() {
+    geolife_bytes_a_ping();
+}
+
+/// NaN where the sample is not at hand.
+fn geolife_bytes_a_ping() -> f64 {
     let events = geolife::events();
     if events.is_empty() {
-        return;
+        return f64::NAN;
     }
     let time = TimeConfig { late_horizon_us: 5000 * DAY_US, ..TimeConfig::default() };
     let mut lane = Lane::new(time, TrackConfig::default());
@@ -167,6 +219,7 @@ fn measure_geolife() {
         pings as f64 / n_pings,
         rows as f64 / n_pings
     );
+    pings as f64 / n_pings
 }
 
 /// Checkpoints of a fleet: what they cost, what they write, how fast a lane is there again.
