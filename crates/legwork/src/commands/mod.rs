@@ -56,7 +56,10 @@ fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
 pub(crate) fn start_logging(config: &Config) -> Result<()> {
     use tracing_subscriber::EnvFilter;
     let level = &config.log.level;
-    let filter = EnvFilter::try_new(level)
+    // Store and lake tell at length what they do; what matters of it is told by us. Whoever names them gets them.
+    let quiet = ["slatedb=warn", "deltalake_core=error", "buoyant_kernel=error", "delta_kernel=error"];
+    let directives: Vec<&str> = quiet.into_iter().chain([level.as_str()]).collect();
+    let filter = EnvFilter::try_new(directives.join(","))
         .map_err(|error| crate::config::ConfigError(format!("log.level {level:?} is wrong: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.log.format {
