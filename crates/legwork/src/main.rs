@@ -10,6 +10,7 @@ mod letters;
 mod output;
 mod service;
 mod topics;
+mod upkeep;
 
 use std::process::ExitCode;
 
