@@ -26,7 +26,7 @@ mod worker;
 
 pub use bounded::{FileProgress, run_files};
 pub use config::{DeadLetterSink, LaneConfig, PartitionOf, RawEvents, SpillConfig, TopicConfig};
-pub use delivery::{Delivery, DeliveryOptions, LakeRows, LakeSink, Landed};
+pub use delivery::{Delivery, DeliveryOptions, LakeRows, LakeSink, Landed, StoredLane, StoredLanes};
 pub use event_log::event_table_schema;
 pub use metrics::PipelineMetrics;
 pub use pipeline::{Pipeline, PipelineHealth};

@@ -8,6 +8,7 @@ mod commit;
 mod keeper;
 mod pending;
 mod recover;
+mod stored;
 mod versions;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ pub(crate) use pending::{Part, Pending};
 #[cfg(test)]
 pub(crate) use recover::lake_tables;
 pub(crate) use recover::{Recovered, Refused, recover, settings};
+pub use stored::{StoredLane, StoredLanes};
 #[cfg(test)]
 pub(crate) use versions::newest;
 

@@ -163,7 +163,7 @@ fn pending_rows(
 }
 
 /// The batch with the columns of a schema, by name: null where it lacks one, without those that the schema lacks.
-fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
+pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
     let column = |field: &Arc<arrow::datatypes::Field>| {
         batch
             .column_by_name(field.name())
