@@ -67,6 +67,7 @@ pub(crate) struct TableLog {
 
 const READ: &str = "read";
 const COMMITTED: &str = "committed to";
+const CHECKPOINTED: &str = "checkpointed";
 
 impl TableLog {
     /// Of the table at `url` on the store at the root of that address.
@@ -244,8 +245,14 @@ impl TableLog {
             let Some(version) = self.refresh().await? else { return Ok(()) };
             let mut table = DeltaTable::new(self.log.clone());
             table.state = Some(version.delta.clone());
-            let done = checkpoints::create_checkpoint(&table, None).await;
-            done.map_err(|error| LakeError::delta(&self.name, "checkpointed", error))
+            // The kernel writes it on the calling thread.
+            let runtime = tokio::runtime::Handle::current();
+            let done =
+                tokio::task::spawn_blocking(move || runtime.block_on(checkpoints::create_checkpoint(&table, None)));
+            let done = self.within(CHECKPOINTED, async {
+                done.await.map_err(|error| LakeError::unavailable(&self.name, CHECKPOINTED, error))
+            });
+            done.await?.map_err(|error| LakeError::delta(&self.name, CHECKPOINTED, error))
         };
         if let Err(error) = work.await {
             warn!(table = self.name(), number, %error, "the log of a lake table has no new checkpoint");

@@ -116,6 +116,9 @@ pub(crate) fn without(schema: &Schema, column: &str) -> Schema {
     Schema::new(schema.fields().iter().filter(|field| field.name() != column).cloned().collect::<Vec<_>>())
 }
 
+/// After the deadline of a request, before the last attempt of a commit.
+const LATE: Duration = Duration::from_millis(5_150);
+
 /// What a write does instead of succeeding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -127,6 +130,8 @@ pub(crate) enum Fault {
     Hang,
     /// It is written, nothing comes back.
     HangAfter,
+    /// Nothing comes back, and it is written when nobody waits any more.
+    Late,
 }
 
 /// A store whose writes to paths that contain a word go wrong, in the order of the faults given.
@@ -192,6 +197,14 @@ impl ObjectStore for FaultyStore {
                 Err(broken())
             }
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Late) => {
+                let (inner, location) = (self.inner.clone(), location.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(LATE).await;
+                    let _ = inner.put_opts(&location, payload, options).await;
+                });
+                std::future::pending().await
+            }
             Some(Fault::HangAfter) => {
                 self.inner.put_opts(location, payload, options).await?;
                 std::future::pending().await

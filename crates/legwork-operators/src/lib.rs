@@ -36,6 +36,9 @@ use legwork_types::{Changes, EventBatch, Lookup, StateEntry, StateError, Table, 
 /// What cold state may be needed for.
 #[derive(Clone, Copy, Debug)]
 pub enum Need<'a> {
+    /// Verdicts on a batch that is about to be applied: whether an event that comes late is one that was counted long ago. A batch applied
+    /// without gives the same tables, but may take such a duplicate for accepted.
+    Batch(&'a EventBatch),
     /// Tables that are up to date: what came late is to be put in its place.
     Tables,
     /// An answer.

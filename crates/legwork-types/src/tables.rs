@@ -165,9 +165,9 @@ tables! {
     Trips = "trips" ["device_id", "trip_start"] false Some("trip_start"), Openness::While("is_open"); {
         text("device_id"), opt(text("rep_id")), time("trip_start"), time("trip_end"), measure("distance_m"), count("n_pings"), flag("is_open"),
     }
-    /// Pings of a device in an H3 cell on a UTC day.
-    DeviceCoverage = "device_coverage" ["device_id", "day", "h3_cell"] false None, Openness::Never; {
-        text("device_id"), time("day"), text("h3_cell"), count("n_pings"), time("first_fix_time"), time("last_fix_time"),
+    /// Pings of a device in an H3 cell on a UTC day, in parts of its track: part is the time of a part's first ping.
+    DeviceCoverage = "device_coverage" ["device_id", "day", "h3_cell", "part"] true Some("day"), Openness::Never; {
+        text("device_id"), time("day"), text("h3_cell"), time("part"), count("n_pings"), time("first_fix_time"), time("last_fix_time"),
     }
     /// Calls of a rep in a tumbling window of their start.
     RepCalls = "rep_calls" ["rep_id", "window_start"] true Some("window_start"), Openness::Never; {

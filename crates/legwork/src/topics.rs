@@ -140,6 +140,7 @@ pub(crate) fn operators(config: &Config) -> OperatorConfig {
             stay_min_us: track.stay_min.0,
             gap_max_us: track.gap_max.0,
             memory_bytes_max: track.memory_bytes_max.0,
+            has_store: false,
         },
         has_store: false,
     }

@@ -51,6 +51,13 @@ impl Lease {
         self.claim.expires_ms
     }
 
+    /// As if it had no end.
+    #[cfg(test)]
+    pub(crate) fn stretched(mut self) -> Lease {
+        self.claim.expires_ms = i64::MAX;
+        self
+    }
+
     /// By how much a clock is ahead of the object store's, milliseconds, at least.
     pub(super) fn ahead_ms(&self, now_ms: i64) -> i64 {
         now_ms.saturating_sub(self.stored_ms)

@@ -198,6 +198,7 @@ impl Run<'_> {
 async fn drop_day(log: &TableLog, paths: &[String], now_ms: i64) -> Result<bool, LakeError> {
     for n_attempts in 0..ATTEMPTS_MAX {
         pause(n_attempts).await;
+        let _one_at_a_time = log.committing.lock().await;
         let Some(version) = log.refresh().await? else { return Ok(false) };
         let found = active(&version);
         if !paths.iter().all(|path| found.contains(path)) {

@@ -173,6 +173,7 @@ impl Rewrite<'_> {
         let mut is_unknown = None;
         for n_attempts in 0..ATTEMPTS_MAX {
             pause(n_attempts).await;
+            let _one_at_a_time = self.log.committing.lock().await;
             let Some(version) = self.log.refresh().await? else { return Ok(false) };
             if !self.are_active(&version) {
                 let active = active(&version);

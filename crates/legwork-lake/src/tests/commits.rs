@@ -64,7 +64,7 @@ async fn rows_that_are_there_are_left_out_by_their_number() {
 /// Every fault, at the data file, at the commit, at the table's making: rows are there once.
 #[tokio::test(start_paused = true)]
 async fn no_fault_loses_or_doubles_rows() {
-    for fault in [Fault::Fail, Fault::FailAfter, Fault::Hang, Fault::HangAfter] {
+    for fault in [Fault::Fail, Fault::FailAfter, Fault::Hang, Fault::HangAfter, Fault::Late] {
         for word in [".parquet", "00000000000000000001.json", "00000000000000000000.json", "00000000000000000002.json"]
         {
             for n_faults in 1..4 {
@@ -188,4 +188,28 @@ async fn a_pin_that_is_the_newest_is_read_once() {
     let third = lake.pin(&stays()).await.unwrap().unwrap();
     assert_eq!((first.version, third.version), (1, 2));
     assert_eq!((first.transactions[&lane(0)], third.transactions[&lane(0)]), (1, 2));
+}
+
+#[tokio::test]
+async fn a_folder_may_have_any_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("Außendienst, 50 % & mehr");
+    let url = url::Url::from_file_path(&folder).unwrap();
+    let lake = crate::Lake::open(url.as_str(), &std::collections::HashMap::new(), crate::testing::config()).unwrap();
+    for through in 1..3 {
+        lake.commit(&stays(), vec![commit(0, through, &[("a", at(DAY_0, 1), 3, through.into(), false)])])
+            .await
+            .unwrap();
+    }
+    assert_eq!(contents(&lake, &stays()).await.len(), 2);
+    assert!(folder.join("stays/_delta_log/00000000000000000002.json").is_file());
+    let lease = lake.lease("a", 0, Duration::from_secs(60)).await.unwrap().unwrap();
+    let upkeep = crate::Upkeep {
+        now_ms: chrono::Utc::now().timestamp_millis() + 30 * 86_400_000,
+        late_horizon: Duration::ZERO,
+        retention: std::collections::HashMap::new(),
+    };
+    let done = lake.maintain(&[stays()], &upkeep, lease).await;
+    assert_eq!(done.tables[0].1.as_ref().unwrap().n_days_resolved, 1);
+    assert_eq!(contents(&lake, &stays()).await.len(), 1);
 }

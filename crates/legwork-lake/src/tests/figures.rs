@@ -75,7 +75,7 @@ async fn compaction() {
         Upkeep { now_ms: i64::from(DAY_0 + 30) * 86_400_000, late_horizon: Duration::ZERO, retention: [].into() };
     let lease = lake.lease("a", 0, Duration::from_secs(3_600)).await.unwrap().unwrap();
     let started = Instant::now();
-    let done = lake.maintain(&[table.clone()], &upkeep, lease).await;
+    let done = lake.maintain(std::slice::from_ref(&table), &upkeep, lease).await;
     println!("compaction of them: {:?}, {:?}", started.elapsed(), done.tables);
     println!("{:?}", lake.pin(&table).await.unwrap().unwrap().days);
     let done = done.tables[0].1.as_ref().unwrap();

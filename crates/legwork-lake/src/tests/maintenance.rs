@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use object_store::ObjectStore;
@@ -168,7 +169,7 @@ async fn files_of_a_commit_that_died_are_swept_when_they_are_old() {
 /// Whatever goes wrong in compaction: answers stay, and a later call does what is left.
 #[tokio::test(start_paused = true)]
 async fn faults_in_compaction_change_no_answer() {
-    for fault in [Fault::Fail, Fault::FailAfter, Fault::Hang, Fault::HangAfter] {
+    for fault in [Fault::Fail, Fault::FailAfter, Fault::Hang, Fault::HangAfter, Fault::Late] {
         for word in ["resolved-", "0004.json", "0005.json"] {
             for n_faults in [1, 2, 100] {
                 let store = FaultyStore::new();
@@ -201,11 +202,13 @@ async fn faults_in_compaction_change_no_answer() {
 async fn commits_beside_compaction_are_not_lost() {
     let store = Arc::new(InMemory::new());
     let (writer, keeper) = (lake_on(store.clone()), lake_on(store.clone()));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let has_ended = is_over.clone();
     let keeping = tokio::spawn(async move {
-        let mut n_resolved = 0;
-        for round in 0..40 {
-            let later = upkeep(DAY_0 + 20_000 + round, 1);
-            n_resolved += maintain(&keeper, &later).await.n_days_resolved;
+        let (mut n_resolved, mut round) = (0, 0);
+        while !has_ended.load(Ordering::Relaxed) {
+            round += 1;
+            n_resolved += maintain(&keeper, &upkeep(DAY_0 + 20_000 + round, 1)).await.n_days_resolved;
             tokio::task::yield_now().await;
         }
         n_resolved
@@ -219,8 +222,9 @@ async fn commits_beside_compaction_are_not_lost() {
         ];
         lake_commit(&writer, through, &rows).await;
     }
+    is_over.store(true, Ordering::Relaxed);
     assert!(keeping.await.unwrap() > 0);
-    maintain(&writer, &upkeep(DAY_0 + 30_000, 1)).await;
+    maintain(&writer, &upkeep(DAY_0 + 40_000, 1)).await;
     let found = contents(&writer, &stays()).await;
     let revisions: BTreeMap<&str, i64> =
         found.iter().filter(|row| row.1 != "once").map(|row| (row.1.as_str(), row.3)).collect();
@@ -235,6 +239,39 @@ async fn lake_commit(lake: &Lake, through: u32, rows: &[Stay<'_>]) {
             Ok(_) => return,
             Err(error) => assert_eq!(error.kind(), crate::ErrorKind::Retry, "{error}"),
         }
+    }
+}
+
+/// An instance whose lease ran out while it was stopped goes on beside the next one: no row is lost, none is there twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_compactions_of_the_same_files_leave_each_row_once() {
+    for round in 0..12 {
+        let store = Arc::new(InMemory::new());
+        let (a, b) = (lake_on(store.clone()), lake_on(store.clone()));
+        for through in 1..=10 {
+            let rows = [
+                ("a", at(DAY_0, 1) + i64::from(through), 1, through.into(), false),
+                ("b", at(DAY_0 + 1, 1), 1, through.into(), false),
+            ];
+            a.commit(&stays(), vec![commit(0, through, &rows)]).await.unwrap();
+        }
+        // Days that still fill are merged, days that are over are resolved.
+        let now = upkeep(DAY_0 + 1 + round % 2 * 3, 12);
+        let first = a.lease("a", 0, Duration::from_secs(60)).await.unwrap().unwrap();
+        let second = b.lease("b", 60_000, Duration::from_secs(1 << 40)).await.unwrap().unwrap();
+        let keep = |lake: Lake, lease: Lease, now: Upkeep| {
+            tokio::spawn(async move { lake.maintain(&[stays()], &now, lease).await })
+        };
+        // As if a's lease were still good: it does not look at it between planning and committing.
+        let first = first.stretched();
+        let (one, two) = tokio::join!(keep(a.clone(), first, now.clone()), keep(b, second, now.clone()));
+        for done in [one, two] {
+            done.unwrap();
+        }
+        let found = contents(&a, &stays()).await;
+        assert_eq!(found.iter().filter(|row| row.1 == "a").count(), 10, "{found:?}");
+        let n_b = if round % 2 == 0 { 10 } else { 1 };
+        assert_eq!(found.iter().filter(|row| row.1 == "b").count(), n_b, "{found:?}");
     }
 }
 

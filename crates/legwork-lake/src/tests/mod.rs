@@ -1,5 +1,6 @@
 //! Tests over whole tables.
 
+mod chaos;
 mod commits;
 mod engines;
 mod figures;

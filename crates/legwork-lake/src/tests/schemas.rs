@@ -9,7 +9,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::engines::filled;
-use crate::testing::{DAY_0, at, commit, contents, lake_on, lane, number, numbers, paths, rows, stays, without};
+use crate::testing::{
+    DAY_0, Fault, FaultyStore, at, commit, contents, lake_on, lane, number, numbers, paths, rows, stays, without,
+};
 use crate::{ErrorKind, LakeError, LakeTable, LaneCommit};
 
 fn events(schema: &Schema) -> LakeTable {
@@ -154,5 +156,24 @@ async fn transactions_outlive_the_commits_that_made_them() {
             LaneCommit { lane: lane(7), through: 3, rows: vec![(3, rows(&[("silent", at(DAY_0, 1), 1, 1, false)]))] };
         lake.commit(&stays(), vec![late]).await.unwrap();
         assert_eq!(contents(&lake, &stays()).await.len(), 221);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_fails_fails_no_commit() {
+    for fault in [Fault::Fail, Fault::FailAfter] {
+        let store = FaultyStore::new();
+        let lake = lake_on(store.clone());
+        store.fault("checkpoint", vec![Some(fault); 2]);
+        for through in 1..=101 {
+            lake.commit(&stays(), vec![commit(0, through, &[("a", at(DAY_0, 1), 1, through.into(), false)])])
+                .await
+                .unwrap();
+        }
+        assert!(store.n_faults_left() < 2, "it was to be written");
+        for lake in [lake_on(store), lake] {
+            assert_eq!(lake.transactions(&stays()).await.unwrap().unwrap()[&lane(0)], 101);
+            assert_eq!(contents(&lake, &stays()).await.len(), 101);
+        }
     }
 }

@@ -8,8 +8,10 @@ use legwork_types::time::{DAY_US, SECOND_US};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::checkpoints::{check_checkpoints, plan};
-use crate::testing::{Tables, arrivals, batch, cases, check_arrivals, clock, event, number, row, script, text};
+use crate::checkpoints::{Store, check_checkpoints, plan};
+use crate::testing::{
+    Tables, arrivals, batch, cases, check_arrivals, clock, event, number, revisions, row, script, text,
+};
 use crate::{OperatorConfig, operator_for};
 
 /// 2026-01-05, a Monday.
@@ -299,6 +301,30 @@ fn an_edited_event_wins_by_its_content_whichever_came_first() {
     let mut operator = operator_for(Kind::DealEvents, &OperatorConfig::default());
     let verdicts = operator.apply(&batch(Kind::DealEvents, &[start, large, small], 0), &clock(0));
     assert_eq!(verdicts.refused, [(2, legwork_types::Verdict::Duplicate)]);
+}
+
+#[test]
+fn an_edit_takes_a_patch_to_a_deal_far_away_across_a_restart() {
+    let at = |n: usize, deal: usize, day: i64, stage: &str| {
+        let mut event = staged(n, day, stage);
+        event["deal_id"] = json!(format!("deal{deal:02}"));
+        event
+    };
+    let config = OperatorConfig::default();
+    let (mut operator, mut store) = (operator_for(Kind::DealEvents, &config), Store::default());
+    let mut events: Vec<Value> = (0..70).map(|deal| at(deal, deal, 1, "a")).collect();
+    events.push(at(100, 0, 2, "b"));
+    for (revision, events) in [(1, events), (2, vec![at(100, 69, 2, "b")])] {
+        assert!(operator.apply(&batch(Kind::DealEvents, &events, 0), &clock(revision)).refused.is_empty());
+        store.apply(operator.checkpoint(&clock(revision)).hot);
+        let mut restored = store.restore(Kind::DealEvents, &config);
+        for table in ["deals", "deal_stage_visits"] {
+            let [one, other] = [&mut operator, &mut restored]
+                .map(|operator| revisions(operator.snapshot(table, &clock(revision)).unwrap().as_ref()));
+            assert_eq!(one, other);
+        }
+    }
+    assert_eq!(script(operator.as_mut(), "deal_stage_visits", &["deal_id"]).matches("deal69").count(), 2);
 }
 
 #[test]

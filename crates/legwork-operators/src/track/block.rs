@@ -88,20 +88,20 @@ impl Blocks {
     }
 
     /// Freezes a device, if it is small enough.
-    pub(crate) fn freeze(&mut self, id: u32) {
+    pub(crate) fn freeze(&mut self, params: &Params, id: u32) {
         let slot = &mut Arc::make_mut(&mut self.list[id as usize / BLOCK_LEN]).slots[id as usize % BLOCK_LEN];
-        slot.freeze();
+        slot.freeze(params);
     }
 
     /// Looks at some blocks in turn, and freezes devices of which nothing was heard since the lane's clock was `idle_since_us`. Blocks
     /// that a snapshot holds are left for the next time.
-    pub(crate) fn sweep(&mut self, n_blocks: usize, idle_since_us: i64) {
+    pub(crate) fn sweep(&mut self, params: &Params, n_blocks: usize, idle_since_us: i64) {
         for _ in 0..n_blocks.min(self.list.len()) {
             self.sweep_at = (self.sweep_at + 1) % self.list.len();
             let Some(block) = Arc::get_mut(&mut self.list[self.sweep_at]) else { continue };
             for slot in &mut block.slots {
                 if matches!(slot, Slot::Hot(device) if device.lane_then_us <= idle_since_us) {
-                    slot.freeze();
+                    slot.freeze(params);
                 }
             }
         }
@@ -129,9 +129,9 @@ impl Blocks {
 }
 
 impl Slot {
-    fn freeze(&mut self) {
+    fn freeze(&mut self, params: &Params) {
         if let Slot::Hot(device) = self
-            && let Some(bytes) = device.freeze()
+            && let Some(bytes) = device.freeze(params)
         {
             *self = Slot::Frozen(bytes);
         }

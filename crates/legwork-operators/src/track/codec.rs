@@ -47,6 +47,9 @@ struct Context {
     widths: [u8; 7],
 }
 
+/// Times are nearer to 1970 than this, 570 years.
+const TIME_US_MAX: i64 = 1 << 54;
+
 /// Widths are multiples of so many bits.
 const WIDTH_STEP: u32 = 4;
 
@@ -232,6 +235,25 @@ impl Writer {
         Writer { bytes: Vec::new(), n_free: 0, context: START }
     }
 
+    /// Goes on after pings that were written before. None when they are damaged.
+    pub(crate) fn after(bytes: &[u8], n_pings: u32) -> Option<Writer> {
+        // A ping takes four bits at least.
+        if n_pings as usize > 2 * bytes.len() {
+            return None;
+        }
+        let mut reader = Reader::new(bytes, n_pings);
+        let mut before_us = -TIME_US_MAX;
+        for ping in reader.by_ref() {
+            if ping.time_us <= before_us || ping.time_us >= TIME_US_MAX {
+                return None;
+            }
+            before_us = ping.time_us;
+        }
+        let n_free = (reader.at_bit.next_multiple_of(8) - reader.at_bit) as u32;
+        let is_whole = reader.at_bit.div_ceil(8) == bytes.len();
+        is_whole.then(|| Writer { bytes: bytes.to_vec(), n_free, context: reader.context })
+    }
+
     /// The bytes, as [`Reader`] takes them.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -336,12 +358,13 @@ impl<'a> Reader<'a> {
         let (byte, shift) = (self.at_bit / 8, (self.at_bit % 8) as u32);
         self.at_bit += n_bits as usize;
         let mut word = [0u8; 8];
-        let rest = &self.bytes[byte..];
+        // Behind damaged bytes there may be nothing.
+        let rest = self.bytes.get(byte..).unwrap_or(&[]);
         let n_bytes = rest.len().min(8);
         word[..n_bytes].copy_from_slice(&rest[..n_bytes]);
         let mut value = u64::from_le_bytes(word) >> shift;
         if n_bits + shift > 64 {
-            value |= u64::from(rest[8]) << (64 - shift);
+            value |= rest.get(8).map_or(0, |byte| u64::from(*byte)) << (64 - shift);
         }
         if n_bits == 64 { value } else { value & ((1 << n_bits) - 1) }
     }
@@ -436,6 +459,30 @@ mod tests {
             pings.iter().for_each(|ping| writer.push(ping));
             let read: Vec<_> = Reader::new(writer.bytes(), pings.len() as u32).map(|ping| content(&ping)).collect();
             prop_assert_eq!(read, pings.iter().map(content).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn one_that_goes_on_writes_the_same(mut pings in proptest::collection::vec(ping(), 0..40), cut in 0usize..40) {
+            pings.iter_mut().for_each(|ping| ping.time_us >>= 10);
+            pings.sort_by_key(|ping| ping.time_us);
+            pings.dedup_by_key(|ping| ping.time_us);
+            let (mut whole, mut first) = (Writer::new(), Writer::new());
+            pings.iter().for_each(|ping| whole.push(ping));
+            pings.iter().take(cut).for_each(|ping| first.push(ping));
+            let mut again = Writer::after(first.bytes(), cut.min(pings.len()) as u32).unwrap();
+            pings.iter().skip(cut).for_each(|ping| again.push(ping));
+            prop_assert_eq!(again.bytes(), whole.bytes());
+        }
+
+        #[test]
+        fn damage_does_not_panic(pings in proptest::collection::vec(ping(), 1..20), at in any::<prop::sample::Index>(), xor in 1u8..=255, n_pings in 0u32..40) {
+            let mut writer = Writer::new();
+            pings.iter().for_each(|ping| writer.push(ping));
+            let mut bytes = writer.into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] ^= xor;
+            prop_assert_eq!(Reader::new(&bytes, n_pings).count(), n_pings as usize);
+            let _ = Writer::after(&bytes[..at], n_pings);
         }
     }
 }

@@ -24,8 +24,10 @@ pub struct TrackConfig {
     pub stay_min_us: i64,
     /// A leg that took longer is a gap, microseconds.
     pub gap_max_us: i64,
-    /// Bound on the memory for tracks held for late corrections, bytes.
+    /// Bound on the memory of the operator's sealed chunks, bytes, where there is a store from which they come back.
     pub memory_bytes_max: u64,
+    /// Whether changes are handed over to a store at checkpoints. Without one everything stays in memory.
+    pub has_store: bool,
 }
 
 impl Default for TrackConfig {
@@ -39,6 +41,7 @@ impl Default for TrackConfig {
             stay_min_us: 5 * MINUTE_US,
             gap_max_us: 15 * MINUTE_US,
             memory_bytes_max: 1 << 30,
+            has_store: false,
         }
     }
 }

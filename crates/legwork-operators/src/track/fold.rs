@@ -5,6 +5,7 @@
 //! bounded by the fixes since the current cluster began, which, until it is a stay, span less than `stay_min`.
 
 use legwork_types::time::window_start;
+use serde::{Deserialize, Serialize};
 
 use crate::track::config::TrackConfig;
 use crate::track::ping::Ping;
@@ -75,7 +76,7 @@ pub(crate) struct Silent;
 impl Journal for Silent {}
 
 /// A kept fix.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Fix {
     time_us: i64,
     place: Place,
@@ -83,7 +84,7 @@ struct Fix {
 }
 
 /// What a row held when the current cluster began, and what the cluster added to it since.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Tail {
     window_us: i64,
     rep: u32,
@@ -97,7 +98,7 @@ struct Tail {
 }
 
 /// The rows that a cluster added to. Most clusters add to one at a time, kept at hand.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Tails {
     /// That of the last fix.
     now: Option<Tail>,
@@ -145,7 +146,7 @@ impl Tails {
 }
 
 /// A fix that was reached at an impossible speed: an outlier if it is left at one too.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Pending {
     fix: Fix,
     leg: Break,
@@ -154,7 +155,7 @@ struct Pending {
 }
 
 /// A leg that is no travel: it took too long, or was too fast.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Break {
     leg_us: i64,
     /// Its ends lie within the stay radius: standing still.
@@ -168,7 +169,7 @@ struct Break {
 }
 
 /// A trip under way, as of now and as of the cluster's first fix.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct TripState {
     start_us: i64,
     rep: u32,
@@ -179,7 +180,7 @@ struct TripState {
 }
 
 /// All that the future depends on, once there is a kept fix.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Track {
     /// The last kept fix.
     last: Fix,
@@ -194,7 +195,7 @@ struct Track {
 
 /// State of the fold after some ping.
 /// The ping before the next one, kept or not, is known to the caller.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The last reading.
     odometer_m: Option<f64>,
@@ -217,9 +218,10 @@ impl State {
         })
     }
 
-    /// Time of the fix of which the next one will say whether it is an outlier.
-    pub(crate) fn pending_us(&self) -> Option<i64> {
-        self.track.as_ref().and_then(|track| track.pending.as_ref()).map(|pending| pending.fix.time_us)
+    /// Time and place of the fix of which the next one will say whether it is an outlier.
+    pub(crate) fn pending(&self) -> Option<(i64, Place)> {
+        let pending = self.track.as_ref().and_then(|track| track.pending.as_ref());
+        pending.map(|pending| (pending.fix.time_us, pending.fix.place))
     }
 
     pub(crate) fn heap_bytes(&self) -> usize {

@@ -1,5 +1,6 @@
 //! Questions about one device.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, RecordBatch};
@@ -11,7 +12,7 @@ use crate::track::device::Device;
 use crate::track::explain::Explained;
 use crate::track::fold::{Decision, Params};
 use crate::track::names::Names;
-use crate::track::tables::{flags, measures, opt_measures, rep_name, seconds, texts, times};
+use crate::track::tables::{flags, measures, opt_measures, seconds, texts, times};
 
 fn schema(columns: &[(&str, ColumnType, bool)]) -> SchemaRef {
     let field = |(name, column_type, nullable): &(&str, ColumnType, bool)| -> Field {
@@ -62,13 +63,33 @@ fn accuracies(pings: &[Explained]) -> ArrayRef {
     opt_measures(pings.iter().map(|e| f64::from(e.ping.accuracy_m)))
 }
 
+/// Chunks whose pings say what became of those in a span: behind it until all that may still change is settled.
+fn chunks_over(device: &Device, params: &Params, from_us: i64, until_us: i64) -> RangeInclusive<usize> {
+    // Until a cluster is a stay it spans less than this; one fix more says whether the last is an outlier.
+    let last = device.chunk_of(until_us.saturating_add(params.track.stay_min_us)) + 1;
+    device.chunk_of(from_us)..=last.min(device.n_sealed())
+}
+
+/// Chunks of a range that are not in memory.
+fn missing(device: &Device, chunks: RangeInclusive<usize>) -> Vec<i64> {
+    let sealed = chunks.filter_map(|chunk_idx| device.chunks().get(chunk_idx));
+    sealed.filter(|chunk| chunk.body.is_none()).map(|chunk| chunk.first_us).collect()
+}
+
+/// First pings of chunks that are needed to explain a span.
+pub(crate) fn explain_wants(lookup: &Lookup, device: &Device, params: &Params) -> Vec<i64> {
+    missing(device, chunks_over(device, params, lookup.from_us, lookup.to_us))
+}
+
 /// The pings of a device in a span, with what each adds to its row: rows of a window and rep, added in order, give the row exactly.
 pub(crate) fn explain_track(lookup: &Lookup, device: Option<&Device>, params: &Params, reps: &Names) -> RecordBatch {
-    let mut pings = device.map_or_else(Vec::new, |device| device.explain(params));
+    let mut pings = device.map_or_else(Vec::new, |device| {
+        device.explain(params, chunks_over(device, params, lookup.from_us, lookup.to_us))
+    });
     pings.retain(|e| (lookup.from_us..lookup.to_us).contains(&e.ping.time_us));
     let columns: Vec<ArrayRef> = vec![
         texts(pings.iter().map(|_| Some(lookup.key.as_str()))),
-        texts(pings.iter().map(|e| rep_name(reps, e.ping.rep))),
+        texts(pings.iter().map(|e| device.and_then(|device| device.reps.name(reps, e.ping.rep)))),
         times(pings.iter().map(|e| Some(window_start(e.ping.time_us, params.window_us)))),
         times(pings.iter().map(|e| Some(e.ping.time_us))),
         measures(pings.iter().map(|e| e.ping.lat)),
@@ -86,11 +107,33 @@ pub(crate) fn explain_track(lookup: &Lookup, device: Option<&Device>, params: &P
     RecordBatch::try_new(EXPLAIN.clone(), columns).expect("the columns are built after the schema")
 }
 
+/// Fixes with a believable position around a moment, and first pings of chunks that are needed to be sure that they are the nearest.
+fn around(lookup: &Lookup, device: &Device, params: &Params) -> (Vec<Explained>, Vec<i64>) {
+    let at_us = lookup.from_us;
+    let (mut first, mut last) = chunks_over(device, params, at_us, at_us).into_inner();
+    loop {
+        let wanted = missing(device, first..=last);
+        let mut pings = if wanted.is_empty() { device.explain(params, first..=last) } else { Vec::new() };
+        pings.retain(|e| !matches!(e.decision, Decision::Invalid | Decision::Accuracy | Decision::Speed));
+        let n_before = pings.partition_point(|e| e.ping.time_us <= at_us);
+        let (lacks_before, lacks_after) =
+            (n_before == 0 && first > 0, n_before == pings.len() && last < device.n_sealed());
+        if !wanted.is_empty() || !(lacks_before || lacks_after) {
+            return (pings, wanted);
+        }
+        (first, last) = (first - usize::from(lacks_before), last + usize::from(lacks_after));
+    }
+}
+
+/// First pings of chunks that are needed to tell the fixes nearest to a moment.
+pub(crate) fn track_at_wants(lookup: &Lookup, device: &Device, params: &Params) -> Vec<i64> {
+    around(lookup, device, params).1
+}
+
 /// The fixes of a device nearest to a moment: the last at or before it, the first after it. Mock ones are among them and say so, since
 /// they are evidence; fixes without a believable position are not.
 pub(crate) fn track_at(lookup: &Lookup, device: Option<&Device>, params: &Params, _reps: &Names) -> RecordBatch {
-    let mut pings = device.map_or_else(Vec::new, |device| device.explain(params));
-    pings.retain(|e| !matches!(e.decision, Decision::Invalid | Decision::Accuracy | Decision::Speed));
+    let pings = device.map_or_else(Vec::new, |device| around(lookup, device, params).0);
     let n_before = pings.partition_point(|e| e.ping.time_us <= lookup.from_us);
     let mut sides = Vec::new();
     let mut near = Vec::new();

@@ -15,38 +15,50 @@
 //! What lives here: the fold over pings, the pings themselves, and the rows. What does not: who carries the device, where accounts are.
 
 mod block;
+mod chunk;
 mod codec;
 mod config;
 mod coverage;
 mod device;
+mod entry;
 mod explain;
 mod fold;
+mod frozen;
+mod handed;
 mod input;
 mod lookup;
 mod names;
 mod ping;
 mod place;
+mod refold;
+mod reps;
+mod row_codec;
 mod rows;
+mod store;
 mod tables;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
+mod varint;
+mod versions;
 
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{EventBatch, Lookup, Table, TableSnapshot, Verdicts};
+use legwork_types::{Changes, EventBatch, Lookup, StateEntry, StateError, Table, TableSnapshot, Verdicts};
 
 pub use config::TrackConfig;
 
-use crate::Operator;
 use crate::track::block::Blocks;
 use crate::track::device::Taken;
 use crate::track::fold::Params;
+use crate::track::handed::Handed;
 use crate::track::input::Columns;
 use crate::track::names::Interner;
+use crate::track::store::Stored;
 use crate::track::tables::TrackSnapshot;
+use crate::{Need, Operator};
 
 /// The tables that the track fills.
 const TABLES: [Table; 5] =
@@ -71,8 +83,9 @@ pub struct Track {
     blocks: Blocks,
     /// Devices with pings that wait to be put among the others.
     unsettled: Vec<u32>,
-    /// Revision of the last batch.
+    /// Revision of the last batch, or the next where a checkpoint came since.
     revision: u32,
+    stored: Stored,
 }
 
 impl Track {
@@ -88,6 +101,7 @@ impl Track {
             blocks: Blocks::default(),
             unsettled: Vec::new(),
             revision: 0,
+            stored: Stored::default(),
         }
     }
 }
@@ -134,13 +148,41 @@ impl Track {
         turns
     }
 
-    /// Puts pings that came out of order among the others, as of the batch that brought them. Nothing is read before.
-    fn settle(&mut self) {
+    /// Puts pings that came out of order among the others, as of the batch that brought them. Nothing is read before. *Returns* chunks
+    /// without which some cannot be placed, by device and first ping.
+    fn settle(&mut self) -> Vec<(u32, i64)> {
         let mut unsettled = std::mem::take(&mut self.unsettled);
         unsettled.sort_unstable();
         unsettled.dedup();
+        let mut missing = Vec::new();
         for id in unsettled {
-            self.blocks.get_mut(&self.params, id).settle(&self.params, self.reps.names(), self.revision);
+            self.touch(id);
+            let device = self.blocks.get_mut(&self.params, id);
+            let of_device = device.settle(&self.params, self.reps.names(), self.revision);
+            if !of_device.is_empty() {
+                missing.extend(of_device.into_iter().map(|missing| (id, missing.first_us)));
+                self.unsettled.push(id);
+            }
+        }
+        missing
+    }
+
+    /// The same, as of a moment at or after the last batch.
+    fn settle_at(&mut self, clock: &LaneClock) -> Vec<(u32, i64)> {
+        let missing = self.settle();
+        self.revision = self.revision.max(clock.revision);
+        missing
+    }
+
+    /// Keeps what was handed over of a device before it changes.
+    #[inline]
+    fn touch(&mut self, id: u32) {
+        if self.params.track.has_store {
+            let device = self.blocks.get_mut(&self.params, id);
+            if device.handed.is_none() {
+                device.handed = Some(Box::new(Handed::of(device)));
+                self.stored.touched.push(id);
+            }
         }
     }
 }
@@ -163,11 +205,12 @@ impl Operator for Track {
             self.blocks.touch(&ids[..group.len()]);
             for turns in group {
                 let id = turns[0].device;
+                self.touch(id);
                 let device = self.blocks.get_mut(&self.params, id);
                 order(turns, device.clock_us(), self.time.late_horizon_us);
                 for turn in turns.iter() {
                     let ping = columns.ping(turn.row as usize, &mut self.reps);
-                    match device.take(&self.params, self.reps.names(), &ping, clock.revision) {
+                    match device.take(&self.params, self.reps.names(), ping, clock.revision) {
                         Taken::InOrder(is_full) => {
                             verdicts.n_reordered += u64::from(turn.is_older);
                             if is_full {
@@ -188,19 +231,21 @@ impl Operator for Track {
         if self.unsettled.len() > UNSETTLED_MAX {
             self.settle();
         }
-        for id in grown {
-            let device = self.blocks.get_mut(&self.params, id);
-            device.settle(&self.params, self.reps.names(), clock.revision);
-            device.forget(&self.params);
-        }
-        // Many devices are heard of once.
-        for id in n_known..self.devices.len() {
-            if self.blocks.get(&self.params, id).n_pings() == 1 {
-                self.blocks.freeze(id);
+        if !self.params.track.has_store {
+            for id in grown {
+                let device = self.blocks.get_mut(&self.params, id);
+                device.settle(&self.params, self.reps.names(), clock.revision);
+                device.forget(&self.params);
+            }
+            // Many devices are heard of once.
+            for id in n_known..self.devices.len() {
+                if self.blocks.get(&self.params, id).n_open == 1 {
+                    self.blocks.freeze(&self.params, id);
+                }
             }
         }
         let idle_since_us = clock.newest_us.saturating_sub(self.time.idle_close_us);
-        self.blocks.sweep(1 + events.n_rows() / 64, idle_since_us);
+        self.blocks.sweep(&self.params, 1 + events.n_rows() / 64, idle_since_us);
         verdicts
     }
 
@@ -230,6 +275,39 @@ impl Operator for Track {
 
     fn memory_bytes(&self) -> usize {
         let (pings, rows, devices) = self.blocks.memory_bytes();
-        self.devices.memory_bytes() + self.reps.memory_bytes() + pings + rows + devices
+        let names = self.devices.memory_bytes() + self.reps.memory_bytes();
+        names + pings + rows + devices + self.stored.memory_bytes()
+    }
+
+    fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
+        if self.params.track.has_store { self.take_changes(clock) } else { Changes::default() }
+    }
+
+    fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
+        let has_rows = self.params.track.has_store && TABLES.contains(&table);
+        if has_rows { self.fresh_rows(table, clock) } else { None }
+    }
+
+    fn committed(&mut self, revision: u32) {
+        self.make_durable(revision);
+    }
+
+    fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
+        for (key, value) in hot {
+            self.take_up(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    fn wanted(&mut self, need: Need<'_>, clock: &LaneClock) -> Vec<Vec<u8>> {
+        match need {
+            Need::Tables => self.wanted_for_tables(clock),
+            Need::Lookup(lookup) => self.wanted_for_lookup(lookup, clock),
+            Need::Batch(events) => self.wanted_for_batch(events),
+        }
+    }
+
+    fn supply(&mut self, cold: Vec<StateEntry>) -> Result<(), StateError> {
+        cold.iter().try_for_each(|entry| self.take_chunk(entry))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use crate::track::place::Place;
 
 /// Stands for a missing time.
@@ -10,7 +12,7 @@ pub(crate) const NO_TIME: i64 = i64::MIN;
 pub(crate) const NO_REP: u32 = u32::MAX;
 
 /// A ping. Missing numbers are NaN.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Ping {
     pub(crate) time_us: i64,
     /// [`NO_TIME`] when missing.
@@ -21,7 +23,7 @@ pub(crate) struct Ping {
     pub(crate) accuracy_m: f32,
     pub(crate) speed_mps: f32,
     pub(crate) battery_pct: f32,
-    /// [`NO_REP`] when missing.
+    /// [`NO_REP`] when missing. A number of the lane as it arrives, of the device once it is taken.
     pub(crate) rep: u32,
     pub(crate) mock: bool,
 }

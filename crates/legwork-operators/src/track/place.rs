@@ -1,16 +1,30 @@
 //! Positions, and the distance between two of them when most are close to each other.
 
 use legwork_types::geo::{EARTH_RADIUS_M, haversine_m};
+use serde::{Deserialize, Serialize};
 
 /// Half angles below this are computed by series, radians; legs of up to some 60 km.
 const SERIES_HALF_ANGLE_MAX: f64 = 0.005;
 
 /// A position in degrees, with the cosine of its latitude: each takes part in several legs.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "(f64, f64)", into = "(f64, f64)")]
 pub(crate) struct Place {
     pub(crate) lat: f64,
     pub(crate) lon: f64,
     cos_lat: f64,
+}
+
+impl From<(f64, f64)> for Place {
+    fn from((lat, lon): (f64, f64)) -> Place {
+        Place::new(lat, lon)
+    }
+}
+
+impl From<Place> for (f64, f64) {
+    fn from(place: Place) -> (f64, f64) {
+        (place.lat, place.lon)
+    }
 }
 
 impl Place {

@@ -2,10 +2,13 @@
 
 use std::cmp::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use crate::track::place::Place;
+use crate::track::row_codec::{RowReader, RowWriter};
 
 /// Figures of a row that most rows do not have.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rare {
     pub(crate) gap_m: f64,
     pub(crate) gap_us: i64,
@@ -17,7 +20,7 @@ pub(crate) struct Rare {
 }
 
 /// A row of `device_movement`. Its sums are left folds over its pings in event-time order.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) window_us: i64,
     pub(crate) first_us: i64,
@@ -35,7 +38,7 @@ pub(crate) struct Row {
 }
 
 /// A stay that has ended, or, with no end, one that lasts.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stay {
     pub(crate) start_us: i64,
     pub(crate) last_us: i64,
@@ -48,7 +51,7 @@ pub(crate) struct Stay {
 }
 
 /// A trip that has ended or is under way.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Trip {
     pub(crate) start_us: i64,
     pub(crate) end_us: i64,
@@ -61,39 +64,35 @@ pub(crate) struct Trip {
 /// What most devices have little of.
 #[derive(Clone, Debug, Default)]
 struct Side {
-    /// By window; of rows whose flag says so.
+    /// By window; of open rows whose flag says so.
     rare: Vec<(i64, u32, Rare)>,
     stays: Vec<Stay>,
     trips: Vec<Trip>,
 }
 
-/// Rows of one device.
+/// Rows of one device since its open chunk began, those that were open then first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DeviceRows {
-    /// By window, then by first ping.
-    movement: Vec<Packed>,
+    /// Rows that change no more while pings come in order.
+    done: RowWriter,
+    /// The others, by window, then by first ping.
+    open: Vec<Packed>,
     side: Option<Box<Side>>,
 }
 
+/// What a span of pings adds to the rows that are done, and the stays and trips that ended in it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) stays: Vec<Stay>,
+    pub(crate) trips: Vec<Trip>,
+}
+
 /// Makes room for one more by little: many devices have few rows each.
-fn grow_tightly<T>(list: &mut Vec<T>) {
-    if list.len() == list.capacity() {
-        list.reserve_exact((list.len() / 8).max(1));
-    }
-}
-
-/// Rows in steps of this many: lists that grow one by one pass through every size class of the allocator, and a few slow devices then
-/// hold the pages of each.
-const ROWS_STEP: usize = 8;
-
-fn grow_by_blocks<T>(list: &mut Vec<T>) {
-    if list.len() == list.capacity() {
-        list.reserve_exact((list.len() / 8).next_multiple_of(ROWS_STEP).max(ROWS_STEP));
-    }
-}
-
 fn push_tightly<T>(list: &mut Vec<T>, item: T) {
-    grow_tightly(list);
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 2).max(1));
+    }
     list.push(item);
 }
 
@@ -184,42 +183,29 @@ impl Row {
     }
 }
 
-/// Where the rows of a device stood: all rows before `n_rows` were done with.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Mark {
-    pub(crate) n_rows: usize,
-    /// Rows that may change, as they were.
-    pub(crate) open: Box<[Row]>,
-    pub(crate) n_stays: usize,
-    pub(crate) n_trips: usize,
-}
-
-impl Mark {
-    /// Moves it by as many rows as `now` is from `then`.
-    pub(crate) fn shift(&mut self, then: &Mark, now: &Mark) {
-        self.n_rows = self.n_rows - then.n_rows + now.n_rows;
-        self.n_stays = self.n_stays - then.n_stays + now.n_stays;
-        self.n_trips = self.n_trips - then.n_trips + now.n_trips;
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.open.len() * size_of::<Row>()
-    }
-
-    /// Whether what follows will be the same as after `other`.
-    pub(crate) fn is_same(&self, other: &Mark) -> bool {
-        self.open.len() == other.open.len() && self.open.iter().zip(&other.open).all(|(a, b)| a.is_same(b))
-    }
-}
-
 impl DeviceRows {
-    /// The open rows of a mark alone.
-    pub(crate) fn of(mark: &Mark) -> DeviceRows {
+    /// Open rows alone.
+    pub(crate) fn of(open: &[Row]) -> DeviceRows {
         let mut rows = DeviceRows::default();
-        mark.open.iter().for_each(|row| {
+        open.iter().for_each(|row| {
             rows.push(row);
         });
         rows
+    }
+
+    /// Rows as they were taken apart by [`DeviceRows::parts`].
+    pub(crate) fn from_parts(done: RowWriter, open: &[Row], stays: Vec<Stay>, trips: Vec<Trip>) -> DeviceRows {
+        let mut rows = DeviceRows { done, ..DeviceRows::of(open) };
+        if !stays.is_empty() || !trips.is_empty() {
+            let side = rows.side.get_or_insert_default();
+            (side.stays, side.trips) = (stays, trips);
+        }
+        rows
+    }
+
+    /// Rows that are done, rows that are open.
+    pub(crate) fn parts(&self) -> (&RowWriter, Vec<Row>) {
+        (&self.done, self.open_rows().collect())
     }
 
     fn rare(&self, window_us: i64, rep: u32) -> Rare {
@@ -234,19 +220,29 @@ impl DeviceRows {
         Row::unpack(packed, |window_us, rep| self.rare(window_us, rep))
     }
 
-    /// All rows of `device_movement`.
-    pub(crate) fn movement(&self) -> impl ExactSizeIterator<Item = Row> {
-        self.movement.iter().map(|packed| self.unpack(packed))
+    /// All rows of `device_movement` that are here.
+    pub(crate) fn movement(&self, width_us: i64) -> impl Iterator<Item = Row> {
+        RowReader::new(width_us, self.done.bytes(), self.done.n_rows()).chain(self.open_rows())
+    }
+
+    /// Those that may change while pings come in order.
+    pub(crate) fn open_rows(&self) -> impl Iterator<Item = Row> {
+        self.open.iter().map(|packed| self.unpack(packed))
     }
 
     /// Reads a bit of the last row.
     #[inline(always)]
     pub(crate) fn touch(&self) -> i64 {
-        self.movement.last().map_or(0, |row| i64::from(row.0[0]) ^ i64::from(row.0[14]))
+        self.open.last().map_or(0, |row| i64::from(row.0[0]) ^ i64::from(row.0[14]))
     }
 
     pub(crate) fn n_movement(&self) -> usize {
-        self.movement.len()
+        self.done.n_rows() as usize + self.open.len()
+    }
+
+    #[inline(always)]
+    pub(crate) fn n_open(&self) -> usize {
+        self.open.len()
     }
 
     /// Stays that have ended.
@@ -267,13 +263,13 @@ impl DeviceRows {
         push_tightly(&mut self.side.get_or_insert_default().trips, trip);
     }
 
-    /// Position of the row of a window and rep, which is among the last ones.
+    /// Position of the open row of a window and rep, which is among the last ones.
     #[inline(always)]
     pub(crate) fn position(&self, window_us: i64, rep: u32) -> Option<usize> {
-        let mut idx = self.movement.len();
+        let mut idx = self.open.len();
         while idx > 0 {
             idx -= 1;
-            let row = &self.movement[idx];
+            let row = &self.open[idx];
             match row.window_us().cmp(&window_us) {
                 Ordering::Less => return None,
                 Ordering::Equal if row.rep() == rep => return Some(idx),
@@ -285,12 +281,12 @@ impl DeviceRows {
 
     #[inline(always)]
     pub(crate) fn load(&self, idx: usize) -> Row {
-        self.unpack(&self.movement[idx])
+        self.unpack(&self.open[idx])
     }
 
     #[inline(always)]
     pub(crate) fn store(&mut self, idx: usize, row: &Row) {
-        self.movement[idx] = row.pack();
+        self.open[idx] = row.pack();
         if row.rare != Rare::default() {
             self.store_rare(row);
         }
@@ -306,78 +302,76 @@ impl DeviceRows {
                 return;
             }
         }
-        grow_tightly(rare);
         rare.insert(first, (row.window_us, row.rep, row.rare));
     }
 
     /// Appends a row; gives its position.
     pub(crate) fn push(&mut self, row: &Row) -> usize {
-        grow_by_blocks(&mut self.movement);
-        let idx = self.movement.len();
-        self.movement.push(row.pack());
+        let idx = self.open.len();
+        push_tightly(&mut self.open, row.pack());
         self.store(idx, row);
         idx
     }
 
-    /// Where the rows stand when those from `open_from_us` on may still change.
-    pub(crate) fn mark(&self, open_from_us: i64) -> Mark {
-        let n_open = self.movement.iter().rev().take_while(|row| row.window_us() >= open_from_us).count();
-        let n_rows = self.movement.len() - n_open;
-        Mark {
-            n_rows,
-            open: self.movement[n_rows..].iter().map(|packed| self.unpack(packed)).collect(),
-            n_stays: self.stays().len(),
-            n_trips: self.trips().len(),
-        }
+    /// Open rows before a window: they change no more.
+    fn n_before(&self, open_from_us: i64) -> usize {
+        self.open.partition_point(|row| row.window_us() < open_from_us)
     }
 
-    /// Goes back to where the rows stood; gives what came since, with rows that were open then as they became.
-    pub(crate) fn rewind(&mut self, mark: &Mark) -> Since {
-        let movement: Vec<Row> = self.movement[mark.n_rows..].iter().map(|packed| self.unpack(packed)).collect();
-        self.movement.truncate(mark.n_rows);
-        let mut since = Since { movement, stays: Vec::new(), trips: Vec::new() };
+    /// Drops the first open rows.
+    fn drop_first(&mut self, n_rows: usize) {
+        self.open.drain(..n_rows);
+        let first_us = self.open.first().map_or(i64::MAX, Packed::window_us);
         if let Some(side) = &mut self.side {
-            let window_us = self.movement.last().map_or(i64::MIN, Packed::window_us);
-            side.rare.truncate(side.rare.partition_point(|(window, _, _)| *window <= window_us));
-            since.stays = side.stays.split_off(mark.n_stays);
-            since.trips = side.trips.split_off(mark.n_trips);
+            side.rare.drain(..side.rare.partition_point(|(window, _, _)| *window < first_us));
         }
-        for row in &mark.open {
-            self.push(row);
+    }
+
+    /// Puts rows of windows before `open_from_us` among those that are done.
+    pub(crate) fn retire(&mut self, width_us: i64, open_from_us: i64) {
+        let n_rows = self.n_before(open_from_us);
+        if n_rows > 0 {
+            for idx in 0..n_rows {
+                let row = self.load(idx);
+                self.done.push(width_us, &row);
+            }
+            self.drop_first(n_rows);
         }
-        since
     }
 
-    /// Replaces what may still change by what came after `then`, a later mark of what `since` began at.
-    pub(crate) fn resume(&mut self, since: &Since, begun: &Mark, now: &Mark, then: &Mark) {
-        drop(self.rewind(&Mark { open: Box::default(), ..now.clone() }));
-        since.movement[then.n_rows - begun.n_rows..].iter().for_each(|row| {
-            self.push(row);
-        });
-        since.stays[then.n_stays - begun.n_stays..].iter().for_each(|stay| self.push_stay(*stay));
-        since.trips[then.n_trips - begun.n_trips..].iter().for_each(|trip| self.push_trip(*trip));
+    /// Rows from `open_from_us` on, as they are.
+    pub(crate) fn open_from(&self, open_from_us: i64) -> Box<[Row]> {
+        self.open[self.n_before(open_from_us)..].iter().map(|packed| self.unpack(packed)).collect()
     }
 
-    /// The revision of each row.
-    pub(crate) fn revisions(&self) -> impl Iterator<Item = u32> {
-        self.movement().map(|row| row.revision)
+    /// Takes the rows that are done out of rows of which none was retired, and the stays and trips that have ended.
+    pub(crate) fn take_done(&mut self, open_from_us: i64) -> Done {
+        debug_assert_eq!(self.done.n_rows(), 0);
+        let n_rows = self.n_before(open_from_us);
+        let rows = (0..n_rows).map(|idx| self.load(idx)).collect();
+        self.drop_first(n_rows);
+        let (stays, trips) = self.take_ended();
+        Done { rows, stays, trips }
     }
 
-    /// Sets the revision of a row.
+    fn take_ended(&mut self) -> (Vec<Stay>, Vec<Trip>) {
+        match &mut self.side {
+            Some(side) => (std::mem::take(&mut side.stays), std::mem::take(&mut side.trips)),
+            None => (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// Takes all that is done, once everything before `open_from_us` is retired.
+    pub(crate) fn seal(&mut self, width_us: i64, open_from_us: i64) -> (RowWriter, Vec<Stay>, Vec<Trip>) {
+        self.retire(width_us, open_from_us);
+        let (stays, trips) = self.take_ended();
+        (std::mem::take(&mut self.done), stays, trips)
+    }
+
+    /// Sets the revision of an open row.
     pub(crate) fn set_revision(&mut self, idx: usize, revision: u32) {
         let row = Row { revision, ..self.load(idx) };
         self.store(idx, &row);
-    }
-
-    /// Gives rows from `from` to `to` the revision of their older version that says the same, or `revision`.
-    pub(crate) fn keep_revisions(&mut self, from: usize, to: usize, since: &Since, revision: u32) {
-        for idx in from..to {
-            let row = self.load(idx);
-            let first = since.movement.partition_point(|old| old.window_us < row.window_us);
-            let mut same_window = since.movement[first..].iter().take_while(|old| old.window_us == row.window_us);
-            let old = same_window.find(|old| old.rep == row.rep).filter(|old| row.is_same(old));
-            self.store(idx, &Row { revision: old.map_or(revision, |old| old.revision), ..row });
-        }
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
@@ -387,20 +381,12 @@ impl DeviceRows {
                 + side.stays.capacity() * size_of::<Stay>()
                 + side.trips.capacity() * size_of::<Trip>()
         });
-        self.movement.capacity() * PACKED_LEN + side
+        self.done.capacity() + self.open.capacity() * PACKED_LEN + side
     }
 }
 
-/// Rows since a mark.
-#[derive(Debug)]
-pub(crate) struct Since {
-    movement: Vec<Row>,
-    stays: Vec<Stay>,
-    trips: Vec<Trip>,
-}
-
 /// Fixes close together: the device may be standing still.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cluster {
     pub(crate) start_us: i64,
     pub(crate) rep: u32,
@@ -477,8 +463,19 @@ impl Cluster {
 }
 
 impl Row {
+    /// Whether it can be packed: not so what was read from damaged bytes.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let is_within = |time_us: i64| (0..=BITS_40 as i64).contains(&time_us);
+        self.window_us.unsigned_abs() < 1 << 54
+            && self.n_pings < 1 << 23
+            && is_within(self.first_us.wrapping_sub(self.window_us))
+            && is_within(self.last_us.wrapping_sub(self.window_us))
+            && is_within(self.moving_us)
+            && (0..1 << 48).contains(&self.still_us)
+    }
+
     /// Equality but for the revision, where a missing speed equals a missing speed.
-    fn is_same(&self, other: &Row) -> bool {
+    pub(crate) fn is_same(&self, other: &Row) -> bool {
         let plain = |row: &Row| {
             let speed_mps_max = if row.speed_mps_max.is_nan() { -1.0 } else { row.speed_mps_max };
             Row { speed_mps_max, revision: 0, ..*row }

@@ -64,16 +64,24 @@ impl LakeScan {
     }
 }
 
-/// An error of reading as a [`HistoryError`]; others, such as a limit that was reached, as they are.
+/// An error of reading as a [`HistoryError`]; others, such as a limit that was reached or a division by zero, as they are.
 pub(super) fn read_error(table: &str, error: DataFusionError) -> DataFusionError {
-    let detail = match error.find_root() {
-        DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
-            error.find_root().strip_backtrace()
+    let root = error.find_root();
+    let is_of_reading = match root {
+        DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => true,
+        DataFusionError::ArrowError(arrow, _) => {
+            matches!(**arrow, ArrowError::ExternalError(_) | ArrowError::IoError(..) | ArrowError::ParquetError(_))
         }
-        DataFusionError::External(external) if !external.is::<HistoryError>() => external.to_string(),
-        _ => return error,
+        DataFusionError::External(external) => !external.is::<HistoryError>(),
+        _ => false,
     };
-    DataFusionError::External(Box::new(HistoryError::Unavailable { table: table.to_owned(), detail }))
+    match is_of_reading {
+        true => DataFusionError::External(Box::new(HistoryError::Unavailable {
+            table: table.to_owned(),
+            detail: root.strip_backtrace(),
+        })),
+        false => error,
+    }
 }
 
 impl DisplayAs for LakeScan {
@@ -132,5 +140,29 @@ impl ExecutionPlan for LakeScan {
             })
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_reading_name_the_table_and_others_stay() {
+        let lost = || std::io::Error::other("connection lost");
+        for error in [
+            DataFusionError::IoError(lost()),
+            DataFusionError::External(Box::new(lost())),
+            DataFusionError::from(ArrowError::ExternalError(Box::new(lost()))),
+            DataFusionError::IoError(lost()).context("reading a file"),
+        ] {
+            let mapped = read_error("deals", error);
+            assert!(matches!(mapped.find_root(), DataFusionError::External(e) if e.is::<HistoryError>()), "{mapped}");
+            assert!(mapped.to_string().contains("deals") && mapped.to_string().contains("connection lost"), "{mapped}");
+        }
+        let limit = DataFusionError::ResourcesExhausted("memory".to_owned());
+        assert!(matches!(read_error("deals", limit), DataFusionError::ResourcesExhausted(_)));
+        let zero = DataFusionError::from(ArrowError::DivideByZero);
+        assert!(matches!(read_error("deals", zero), DataFusionError::ArrowError(..)));
     }
 }

@@ -12,7 +12,7 @@ use super::fake::{Fake, batch, schema_of};
 use super::lake_model::{DAY_0, DayTable, MemoryLake, Version, fresh, lane};
 use super::options;
 use super::sql::{rows_of, table_of};
-use crate::{Engine, ErrorKind, HistoryError, QueryError, SqlEngine};
+use crate::{Engine, ErrorKind, HistoryError, QueryError, QueryOptions, SqlEngine};
 
 fn version(day: i32, key: i64, revision: u32, value: i64) -> Version {
     Version { lane: 0, revision, day, key, is_deleted: false, value }
@@ -238,4 +238,26 @@ async fn lanes_that_shut_down_are_an_error_and_nothing_may_be_written() {
     ] {
         assert_ne!(failure(&lake, sql).await.kind, ErrorKind::Bug, "{sql}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_while_versions_are_resolved() {
+    let of_rows = |n_keys: i64, n_versions: u32| {
+        let rows = (0..n_keys).flat_map(move |key| (1..=n_versions).map(move |revision| version(2, key, revision, 4)));
+        rows.collect::<Vec<_>>()
+    };
+    let with = |versions: &[Version], memory_bytes_max: usize| {
+        let history = Arc::new(MemoryLake::default().table(Table::Orders, versions, &[], true));
+        let options = QueryOptions { memory_bytes_max, ..options() };
+        SqlEngine::with_history(Arc::new(Fake::default()), history, options).unwrap()
+    };
+    let sql = "SELECT count(*), sum(quantity), min(source) FROM orders";
+    let single = with(&of_rows(60_000, 1), 4 << 20);
+    let plan = table_of(single.session().as_ref(), &format!("EXPLAIN {sql}")).await;
+    assert!(plan.contains("read_twice=1"), "{plan}");
+    assert_eq!(table_of(single.session().as_ref(), sql).await, "60000,60000.0,source-4", "rows of one version stream");
+    let several = of_rows(60_000, 2);
+    let error = failure(&with(&several, 4 << 20), sql).await;
+    assert_eq!((error.kind, error.sqlstate), (ErrorKind::Limit, "53200"), "{error}");
+    assert_eq!(table_of(with(&several, 256 << 20).session().as_ref(), sql).await, "60000,60000.0,source-4");
 }

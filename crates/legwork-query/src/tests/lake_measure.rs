@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use legwork_types::Table;
 
 use super::fake::Fake;
@@ -18,40 +18,48 @@ use crate::{Engine, LakeDay, QueryOptions, SqlEngine};
 const TABLE: Table = Table::DeviceMovement;
 const BATCH_ROWS: usize = 8_192;
 
-/// `n_days` days of windows of devices; `n_copies` of each row, the second a version newer.
+/// `n_days` days of windows of devices; `n_copies` of each row, the second a version newer. Days share what they can.
 fn lake(n_days: i32, n_devices: usize, n_windows: usize, n_copies: usize, is_resolved: bool) -> MemoryLake {
     let n_rows = n_devices * n_windows;
-    let versions: Vec<Version> = (0..n_rows as i64)
-        .map(|value| Version { lane: (value % 12) as i32, revision: 1, day: 0, key: 1, is_deleted: false, value })
-        .collect();
     let schema = lake_schema(TABLE);
-    let first = rows(TABLE, &schema, &versions);
-    let device = (0..n_rows).map(|row| format!("device-{:06}", row / n_windows));
-    let rep = (0..n_rows).map(|row| format!("rep-{:06}", row / n_windows));
-    let (device, rep) = (StringArray::from_iter_values(device), StringArray::from_iter_values(rep));
-    let set = |columns: &mut Vec<_>, name: &str, column| columns[schema.index_of(name).unwrap()] = column;
+    let chunks: Vec<(usize, RecordBatch)> = (0..n_rows)
+        .step_by(BATCH_ROWS)
+        .map(|first| {
+            let values = first as i64..(first + BATCH_ROWS).min(n_rows) as i64;
+            let version =
+                |value| Version { lane: value as i32 % 12, revision: 1, day: 0, key: 1, is_deleted: false, value };
+            let chunk = rows(TABLE, &schema, &values.clone().map(version).collect::<Vec<_>>());
+            let named = |name: &str| {
+                let names = values.clone().map(|row| format!("{name}-{:06}", row as usize / n_windows));
+                Arc::new(StringArray::from_iter_values(names))
+            };
+            (first, with(&with(&chunk, "device_id", named("device")), "rep_id", named("rep")))
+        })
+        .collect();
     let (mut batches, mut days) = (Vec::new(), BTreeMap::new());
     for day in DAY_0..DAY_0 + n_days {
-        let start_us = i64::from(day) * 86_400_000_000;
-        let times = (0..n_rows).map(|row| start_us + (row % n_windows) as i64 * 300_000_000);
         for copy in 0..n_copies {
-            let mut columns = first.columns().to_vec();
-            set(&mut columns, "device_id", Arc::new(device.clone()));
-            set(&mut columns, "rep_id", Arc::new(rep.clone()));
-            let times = TimestampMicrosecondArray::from_iter_values(times.clone());
-            set(&mut columns, "window_start", Arc::new(times.with_timezone("UTC")));
-            set(&mut columns, "day", Arc::new(Date32Array::from(vec![day; n_rows])));
-            let revisions = arrow::array::Int64Array::from(vec![1 + copy as i64; n_rows]);
-            set(&mut columns, "revision", Arc::new(revisions));
-            let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
-            let slices = (0..n_rows).step_by(BATCH_ROWS);
-            batches.extend(slices.map(|row| (day, batch.slice(row, BATCH_ROWS.min(n_rows - row)))));
+            for (first, chunk) in &chunks {
+                let n_rows = chunk.num_rows();
+                let window = |row: usize| i64::from(day) * 86_400_000_000 + (row % n_windows) as i64 * 300_000_000;
+                let times = TimestampMicrosecondArray::from_iter_values((*first..first + n_rows).map(window));
+                let chunk = with(chunk, "window_start", Arc::new(times.with_timezone("UTC")));
+                let chunk = with(&chunk, "day", Arc::new(Date32Array::from(vec![day; n_rows])));
+                let revisions = Arc::new(Int64Array::from(vec![1 + copy as i64; n_rows]));
+                batches.push((day, with(&chunk, "revision", revisions)));
+            }
         }
         days.insert(day, LakeDay { n_rows: (n_rows * n_copies) as u64, is_resolved });
     }
     let table = DayTable { schema, batches, read: parking_lot::Mutex::default() };
     let tables = [(TABLE.name().to_owned(), (Arc::new(table), HashMap::new(), days))].into();
     MemoryLake { tables, ..MemoryLake::default() }
+}
+
+fn with(batch: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
+    let mut columns = batch.columns().to_vec();
+    columns[batch.schema().index_of(name).unwrap()] = column;
+    RecordBatch::try_new(batch.schema(), columns).unwrap()
 }
 
 async fn measure(what: &str, history: MemoryLake, lanes: Fake) {

@@ -29,7 +29,7 @@ use crate::layout::{COLD, HEAD, HOT, ROWS};
 use crate::{Claimed, Head, StateStore, StoreError, format};
 
 /// Lanes whose heads are read at once.
-const LISTED_AT_ONCE: usize = 16;
+const LISTED_AT_ONCE: usize = 64;
 /// Deletions in one batch when a lane is removed.
 const REMOVED_AT_ONCE: usize = 10_000;
 /// Cache shards: few threads read at a time.
@@ -86,11 +86,9 @@ impl std::fmt::Debug for SlateStore {
 impl SlateStore {
     /// Opens the store; a local folder is made where it is missing. *Errors:* `Unavailable`, with the way out.
     pub async fn open(config: SlateConfig) -> Result<SlateStore, StoreError> {
-        let place = url::resolve(&config.url, &config.options)?;
-        if let Some(folder) = place.folder.clone() {
-            let checked = tokio::task::spawn_blocking(move || url::prepare_folder(&folder)).await;
-            checked.map_err(|error| unavailable(format_args!("the folder's check has ended: {error}")))??;
-        }
+        let (url, options) = (config.url.clone(), config.options.clone());
+        let resolved = tokio::task::spawn_blocking(move || url::resolve(&url, &options)).await;
+        let place = resolved.map_err(|error| unavailable(format_args!("store.url was not looked up: {error}")))??;
         SlateStore::over(place, config)
     }
 
@@ -153,6 +151,10 @@ impl SlateStore {
     }
 
     async fn read_head(&self, lane: LaneId) -> Result<Option<(LaneId, Head)>, StoreError> {
+        // Whoever was killed while making a database may have left folders.
+        if !self.has_database(&lane).await? {
+            return Ok(None);
+        }
         let mut last = None;
         // Nothing holds what is read: compaction may take it away in between, so a second look is worth it.
         for _ in 0..2 {
@@ -189,16 +191,14 @@ impl SlateStore {
         value.map(|value| format::open_head(lane, HEAD, &value)).transpose()
     }
 
-    /// Lanes that have a database.
+    /// Lanes that have folders.
     async fn list(&self) -> Result<Vec<LaneId>, StoreError> {
         let mut lanes = Vec::new();
         for topic in self.folders(&self.root.clone().join("lanes")).await? {
             let name = topic.filename().unwrap_or_default();
             for partition in self.folders(&topic).await? {
                 match LaneId::parse(&format!("{name}/{}", partition.filename().unwrap_or_default())) {
-                    // Whoever was killed while making a database may have left folders.
-                    Some(lane) if self.has_database(&lane).await? => lanes.push(lane),
-                    Some(_) => {}
+                    Some(lane) => lanes.push(lane),
                     None => tracing::warn!(folder = %partition, "the store holds what is no lane"),
                 }
             }
@@ -310,9 +310,25 @@ fn refused(lane: &LaneId, error: &slatedb::Error) -> StoreError {
     use slatedb::CloseReason::Fenced;
     match error.kind() {
         ErrorKind::Closed(Fenced) => StoreError::Fenced { lane: lane.clone() },
+        // An owner that sees an older state than its compactor: nothing is damaged, a new claim sees the newest.
+        ErrorKind::Data if is_not_found(error) => unavailable(format_args!("lane {lane}: {error}: claim it again")),
         ErrorKind::Data => StoreError::Damaged { lane: lane.clone(), detail: error.to_string() },
         _ => unavailable(format_args!("lane {lane}: {error}")),
     }
+}
+
+fn is_not_found(error: &slatedb::Error) -> bool {
+    use object_store_014::Error;
+    let is = |error: &Error| matches!(error, Error::NotFound { .. });
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let shared = error.downcast_ref::<Arc<Error>>().map(|error| &**error);
+        if error.downcast_ref::<Error>().or(shared).is_some_and(is) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 fn unavailable(detail: std::fmt::Arguments<'_>) -> StoreError {

@@ -27,7 +27,10 @@ pub(super) struct Tuning {
     pub(super) gc_interval: Duration,
     /// Garbage younger than this stays.
     pub(super) gc_min_age: Duration,
-    /// What a compaction reads is held so long for its sake.
+    /// How often an owner that writes nothing looks for what its compactor did.
+    pub(super) manifest_poll: Duration,
+    /// What a compaction has replaced is kept so long. An owner that has not looked since reads it still, so this is longer than
+    /// [`Tuning::manifest_poll`].
     pub(super) checkpoint_lifetime: Duration,
     /// Boundary files speed up listing buckets; on a local folder they keep manifests from ever being deleted.
     pub(super) has_boundary_files: bool,
@@ -39,7 +42,8 @@ impl Tuning {
             compaction_poll: Duration::from_secs(300),
             gc_interval: Duration::from_secs(3_600),
             gc_min_age: Duration::from_secs(600),
-            checkpoint_lifetime: Duration::from_secs(60),
+            manifest_poll: Duration::from_secs(600),
+            checkpoint_lifetime: Duration::from_secs(900),
             has_boundary_files: !is_local,
         }
     }
@@ -48,7 +52,7 @@ impl Tuning {
         Settings {
             // A commit flushes by itself; a timer would only ask for nothing.
             flush_interval: None,
-            manifest_poll_interval: Duration::from_secs(600),
+            manifest_poll_interval: self.manifest_poll,
             // No filters: hot state is scanned, and keys of cold state that are asked for exist.
             min_filter_keys: u32::MAX,
             l0_sst_size_bytes: L0_BYTES,
@@ -83,8 +87,9 @@ impl Tuning {
                 compactions_poll_interval: self.compaction_poll,
                 max_subcompactions: 1,
                 max_sst_size: 64 << 20,
-                max_fetch_tasks: 2,
-                bytes_to_fetch: 512 << 10,
+                // For each source of each compaction, and the lanes of an instance compact at the same time.
+                max_fetch_tasks: 1,
+                bytes_to_fetch: 256 << 10,
                 min_filter_keys: u32::MAX,
                 compression_codec: Some(CompressionCodec::Lz4),
                 object_store_max_retries: Some(RETRIES),

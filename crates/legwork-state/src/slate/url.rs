@@ -29,7 +29,7 @@ pub(super) struct Place {
     pub(super) folder: Option<PathBuf>,
 }
 
-/// The place that a URL names. Nothing is made or asked yet.
+/// The place that a URL names. A local folder is made where it is missing, and written to; of others nothing is asked yet.
 pub(super) fn resolve(url: &str, options: &BTreeMap<String, String>) -> Result<Place, StoreError> {
     let wrong = |why: &dyn Display| {
         unavailable(format_args!(
@@ -85,16 +85,15 @@ fn local(folder: PathBuf, options: &BTreeMap<String, String>) -> Result<Place, S
     if let Some(name) = options.keys().next() {
         return Err(unavailable(format_args!("store.options: a local folder has none, found {name:?}")));
     }
-    let folder = std::path::absolute(&folder).map_err(|error| unusable(&folder, &error))?;
-    let root = Path::from_absolute_path(&folder)
-        .map_err(|error| unavailable(format_args!("store.url: {} is no usable folder: {error}", folder.display())))?;
+    prepare_folder(&folder)?;
+    let folder = std::fs::canonicalize(&folder).map_err(|error| unusable(&folder, &error))?;
+    let files = LocalFileSystem::new_with_prefix(&folder).map_err(|error| unusable(&folder, &error))?;
     // A checkpoint counts once it would outlive a power cut.
-    let objects = Arc::new(LocalFileSystem::new().with_fsync(true));
-    Ok(Place { objects, root, folder: Some(folder) })
+    Ok(Place { objects: Arc::new(files.with_fsync(true)), root: Path::default(), folder: Some(folder) })
 }
 
 /// Makes the folder and writes to it once, so that a wrong one is found before anything depends on it.
-pub(super) fn prepare_folder(folder: &FsPath) -> Result<(), StoreError> {
+fn prepare_folder(folder: &FsPath) -> Result<(), StoreError> {
     let lanes = folder.join("lanes");
     let probe = lanes.join(format!(".probe-{}", std::process::id()));
     let write = || {
@@ -105,7 +104,7 @@ pub(super) fn prepare_folder(folder: &FsPath) -> Result<(), StoreError> {
     write().map_err(|error| unusable(folder, &error))
 }
 
-fn unusable(folder: &FsPath, error: &io::Error) -> StoreError {
+fn unusable(folder: &FsPath, error: &dyn Display) -> StoreError {
     unavailable(format_args!(
         "the folder {} cannot be written ({error}): set store.url to a folder that this user may write",
         folder.display()

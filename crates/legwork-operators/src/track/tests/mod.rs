@@ -1,11 +1,13 @@
 //! The operator against a naive one, against itself in other orders of arrival, on recorded and on simulated tracks.
 
+mod checkpoints;
 mod geolife;
 mod measure;
 mod oracle;
 mod properties;
 mod simulated;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -14,7 +16,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{EventBatch, Kind, Verdicts, gps};
+use legwork_types::{EventBatch, Kind, Table, Verdicts, gps};
 
 use super::{TABLES, Track, TrackConfig};
 use crate::Operator;
@@ -105,11 +107,14 @@ impl Lane {
         rows
     }
 
-    /// All tables, without the revision.
+    /// All tables, without the revision; coverage summed over its parts.
     pub(super) fn tables(&mut self) -> Vec<(&'static str, Vec<Vec<Cell>>)> {
         let mut tables = Vec::new();
         for table in TABLES {
             let mut rows = self.rows(table.name());
+            if table == Table::DeviceCoverage {
+                rows = covered(&rows);
+            }
             if let Ok(column) = table.schema().index_of("revision") {
                 rows.iter_mut().for_each(|row| row[column] = Cell::Null);
             }
@@ -117,6 +122,23 @@ impl Lane {
         }
         tables
     }
+}
+
+/// Coverage summed over its parts.
+pub(super) fn covered(rows: &[Vec<Cell>]) -> Vec<Vec<Cell>> {
+    let mut sums: BTreeMap<String, Vec<Cell>> = BTreeMap::new();
+    for row in rows {
+        let key = format!("{:?}", &row[..3]);
+        let sum = sums.entry(key).or_insert_with(|| {
+            let mut sum = row.clone();
+            (sum[3], sum[4]) = (Cell::Null, Cell::Int(0));
+            sum
+        });
+        sum[4] = Cell::Int((sum[4].float() + row[4].float()) as i64);
+        sum[5] = Cell::Int((sum[5].float()).min(row[5].float()) as i64);
+        sum[6] = Cell::Int((sum[6].float()).max(row[6].float()) as i64);
+    }
+    sums.into_values().collect()
 }
 
 /// A value of a table.

@@ -13,6 +13,8 @@ use object_store_014::ObjectStore;
 use object_store_014::memory::InMemory;
 use object_store_014::path::Path;
 
+use slatedb::db_cache::foyer::{FoyerCache, FoyerCacheOptions};
+
 use super::settings::Tuning;
 use super::url::{self, Place};
 use super::{SlateConfig, SlateStore};
@@ -100,7 +102,6 @@ impl Backing for Bucket {
 fn folder_store(folder: &std::path::Path) -> SlateStore {
     let config = SlateConfig::new(::url::Url::from_directory_path(folder).unwrap());
     let place = url::resolve(&config.url, &config.options).unwrap();
-    url::prepare_folder(place.folder.as_deref().unwrap()).unwrap();
     SlateStore::over(place, config).unwrap()
 }
 
@@ -110,6 +111,7 @@ fn quick() -> Tuning {
         compaction_poll: Duration::from_millis(100),
         gc_interval: Duration::from_millis(300),
         gc_min_age: Duration::from_secs(2),
+        manifest_poll: Duration::from_secs(1),
         checkpoint_lifetime: Duration::from_secs(2),
         ..Tuning::new(true)
     }
@@ -200,4 +202,72 @@ async fn what_is_forgotten_leaves_the_store() {
     let owner = objects.store().claim(&crate::tests::lane()).await.unwrap();
     assert_eq!(owner.head, Some(head(number)));
     assert_eq!(owner.lane.read(vec![number.to_be_bytes().to_vec()]).await.unwrap(), [Some(chunk(number))]);
+}
+
+/// An owner that rests while its compactor works: it may have to claim its lane again, but nothing is called damaged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_rests_is_not_told_of_damage() {
+    let usual = Tuning::new(true);
+    assert!(usual.checkpoint_lifetime > usual.manifest_poll, "or it would have to claim its lane again each time");
+    let keys = || (1..=6u32).map(|number| number.to_be_bytes().to_vec()).collect::<Vec<_>>();
+    let values = || (1..=6).map(|seed| Some(noise(seed, 1_100_000))).collect::<Vec<_>>();
+    // Whether the owner falls behind is a matter of moments.
+    for _ in 0..10 {
+        let objects = Objects::default();
+        let mut store = objects.store();
+        // The other way round, and nothing is cached.
+        store.tuning = Tuning { manifest_poll: Duration::from_secs(3_600), gc_min_age: Duration::ZERO, ..quick() };
+        store.cache = Arc::new(FoyerCache::new_with_opts(FoyerCacheOptions { max_capacity: 1, shards: 1 }));
+        let owner = store.claim(&crate::tests::lane()).await.unwrap();
+        for (number, (key, value)) in (1..).zip(keys().iter().zip(values())) {
+            let mut checkpoint = Checkpoint { head: head(number), ..Checkpoint::default() };
+            checkpoint.cold.push(put(key, &value.unwrap()));
+            owner.lane.commit(checkpoint).await.unwrap();
+        }
+        four_are_collected(&objects.0).await;
+        let read = owner.lane.read(keys()).await;
+        let owner = store.claim(&crate::tests::lane()).await.unwrap();
+        assert!(owner.lane.read(keys()).await.unwrap() == values());
+        match read {
+            Ok(read) => assert!(read == values()),
+            Err(StoreError::Unavailable { .. }) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("no owner fell behind");
+}
+
+/// Waits until compaction has replaced some objects and garbage collection has taken them: the oldest go first, the newest stays.
+async fn four_are_collected(objects: &Arc<dyn ObjectStore>) {
+    use futures::TryStreamExt;
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        let now: Vec<_> = objects.list(None).map_ok(|object| object.location).try_collect().await.unwrap();
+        let now: Vec<_> = now.into_iter().filter(|path| path.as_ref().contains("/compacted/")).collect();
+        seen.extend(now.iter().cloned());
+        if seen.len() >= now.len() + 4 {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "what was compacted was not collected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn folders_may_have_any_name() {
+    let parent = tempfile::tempdir().unwrap();
+    for name in ["with space", "f\u{fc}r uns", "a#1", "per%20cent", "what?"] {
+        let folder = parent.path().join(name);
+        for url in [folder.to_str().unwrap().to_owned(), ::url::Url::from_directory_path(&folder).unwrap().to_string()]
+        {
+            let store = SlateStore::open(SlateConfig::new(url)).await.unwrap();
+            let owner = store.claim(&crate::tests::lane()).await.unwrap();
+            let number = owner.head.map_or(1, |head| head.number + 1);
+            owner.lane.commit(Checkpoint { head: head(number), ..Checkpoint::default() }).await.unwrap();
+            assert_eq!(store.lanes().await.unwrap(), [(crate::tests::lane(), head(number))]);
+        }
+        assert!(folder.join("lanes/field.gps-pings.v1/3/manifest").is_dir());
+    }
+    assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 5);
 }

@@ -1,0 +1,270 @@
+//! Pings that came late are put among the others, and what they change is folded again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::track::chunk::{Body, Chunk, Start};
+use crate::track::codec::{Reader, Writer};
+use crate::track::device::Device;
+use crate::track::fold::{Params, Silent, State, step};
+use crate::track::names::Names;
+use crate::track::ping::Ping;
+use crate::track::row_codec::RowWriter;
+use crate::track::rows::{DeviceRows, Done, Row};
+
+/// Why pings still wait: the chunk with this first ping is not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) first_us: i64,
+}
+
+/// A chunk folded again.
+struct Piece {
+    start: Option<Box<Start>>,
+    first_us: i64,
+    n_pings: u32,
+    pings: Box<[u8]>,
+    done: Done,
+}
+
+/// The open chunk folded again.
+struct Opened {
+    start: Option<Box<Start>>,
+    writer: Writer,
+    n_pings: u32,
+}
+
+/// Chunks folded again, from the first that changed until the state is what it was at the start of a later one.
+struct Refold<'a> {
+    params: &'a Params,
+    revision: u32,
+    state: State,
+    /// None of them retired.
+    rows: DeviceRows,
+    before: Option<Ping>,
+    pieces: Vec<Piece>,
+    opened: Option<Opened>,
+}
+
+impl Device {
+    /// Puts the pings that wait among the others, and folds again what they change; all of it, or, where a chunk that it takes is not in
+    /// memory, nothing.
+    pub(crate) fn settle(&mut self, params: &Params, names: &Names, revision: u32) -> Vec<Missing> {
+        let Some(mut late) = self.deferred.take() else { return Vec::new() };
+        late.sort_by_key(|ping| ping.time_us);
+        match self.merge(params, names, revision, &late) {
+            Ok(()) => Vec::new(),
+            Err(missing) => {
+                self.deferred = Some(late);
+                missing
+            }
+        }
+    }
+
+    fn merge(&mut self, params: &Params, names: &Names, revision: u32, late: &[Ping]) -> Result<(), Vec<Missing>> {
+        let (mut changed, mut missing) = (BTreeMap::new(), Vec::new());
+        for here in late.chunk_by(|a, b| self.chunk_of(a.time_us) == self.chunk_of(b.time_us)) {
+            let chunk_idx = self.chunk_of(here[0].time_us);
+            match self.merged(chunk_idx, here, names) {
+                Some(pings) => drop(changed.insert(chunk_idx, pings)),
+                None => missing.push(Missing { first_us: self.chunks()[chunk_idx].first_us }),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+        let newest = changed.get(&self.n_sealed()).and_then(|pings| pings.last()).map(|ping| ping.battery_pct);
+        let first = changed.keys().next().copied().unwrap_or_default();
+        let (refold, end) = self.refold(params, changed, revision).map_err(|missing| vec![missing])?;
+        self.replace(first, end, refold);
+        if let Some(battery_pct) = newest {
+            self.battery_pct = battery_pct;
+        }
+        Ok(())
+    }
+
+    /// The pings of a chunk with others among them; of two with the same time the larger. None while it is only in the store.
+    fn merged(&self, chunk_idx: usize, late: &[Ping], names: &Names) -> Option<Vec<Ping>> {
+        let mut held: Vec<Ping> = self.pings(chunk_idx)?.collect();
+        if let Some(newest) = held.last_mut().filter(|_| chunk_idx == self.n_sealed()) {
+            newest.battery_pct = self.battery_pct;
+        }
+        let mut merged: Vec<Ping> = Vec::with_capacity(held.len() + late.len());
+        let mut held = held.into_iter().peekable();
+        for ping in late {
+            while let Some(older) = held.next_if(|held| held.time_us <= ping.time_us) {
+                merged.push(older);
+            }
+            match merged.last_mut().filter(|last| last.time_us == ping.time_us) {
+                Some(same) if self.order_of_equals(names, ping, same).is_gt() => *same = *ping,
+                Some(_) => {}
+                None => merged.push(*ping),
+            }
+        }
+        merged.extend(held);
+        Some(merged)
+    }
+
+    /// Folds again from the first changed chunk. *Returns* what it gives, and the first chunk that stays as it is.
+    fn refold<'a>(
+        &self,
+        params: &'a Params,
+        mut changed: BTreeMap<usize, Vec<Ping>>,
+        revision: u32,
+    ) -> Result<(Refold<'a>, usize), Missing> {
+        let (first, n_sealed) = (changed.keys().next().copied().unwrap_or_default(), self.n_sealed());
+        let missing = |chunk_idx: usize| Missing { first_us: self.chunks()[chunk_idx].first_us };
+        let begun = self.start_of(first).ok_or_else(|| missing(first))?.cloned();
+        let (state, before) = begun.as_ref().map_or_else(Default::default, |begun| (begun.state.clone(), begun.before));
+        let rows = DeviceRows::of(begun.as_ref().map_or(&[], |begun| &begun.open));
+        let mut start = begun.map(Box::new);
+        let mut refold = Refold { params, revision, state, rows, before, pieces: Vec::new(), opened: None };
+        for chunk_idx in first..=n_sealed {
+            if chunk_idx > first {
+                let now = refold.here();
+                if changed.is_empty() {
+                    let then = self.start_of(chunk_idx).ok_or_else(|| missing(chunk_idx))?;
+                    if then.is_some_and(|then| now.is_same(then)) {
+                        return Ok((refold, chunk_idx));
+                    }
+                }
+                start = Some(Box::new(now));
+            }
+            let is_open = chunk_idx == n_sealed;
+            match changed.remove(&chunk_idx) {
+                Some(pings) => refold.write(start.take(), &pings, is_open),
+                None if is_open => refold.read_open(start.take(), &self.open, self.n_open),
+                None => {
+                    let chunk = &self.chunks()[chunk_idx];
+                    let body = chunk.body.as_ref().ok_or_else(|| missing(chunk_idx))?;
+                    refold.read(start.take(), &body.pings, chunk.n_pings, chunk.first_us);
+                }
+            }
+        }
+        Ok((refold, n_sealed + 1))
+    }
+
+    /// Puts what was folded again in the place of chunks from `first` until before `end`. Rows that say the same keep their revision.
+    fn replace(&mut self, first: usize, end: usize, refold: Refold<'_>) {
+        let Refold { params, revision, state, mut rows, mut pieces, opened, .. } = refold;
+        let n_sealed = self.n_sealed();
+        let sealed_end = end.min(n_sealed);
+        let replaced = &self.chunks()[first..sealed_end];
+        let bodies = replaced.iter().filter_map(|chunk| chunk.body.as_ref());
+        let mut old: Vec<Row> = bodies.flat_map(|body| body.movement(params.window_us)).collect();
+        if opened.is_some() {
+            old.extend(self.rows.movement(params.window_us));
+        }
+        let mut new_keys: Vec<Row> = pieces.iter().flat_map(|piece| piece.done.rows.iter().copied()).collect();
+        if opened.is_some() {
+            new_keys.extend(rows.open_rows());
+        }
+        if let Some(handed) = &mut self.handed {
+            let chunks = self.past.as_ref().map_or(&[][..], |past| &past.chunks[first..sealed_end]);
+            chunks.iter().for_each(|chunk| handed.keep_chunk(chunk));
+            let is_lost =
+                |row: &&Row| row.revision < revision && !find(&new_keys, row).is_some_and(|new| new.is_same(row));
+            old.iter().filter(is_lost).for_each(|row| handed.keep_row(row));
+        }
+        let revision_of =
+            |row: &Row| find(&old, row).filter(|old| old.is_same(row)).map_or(revision, |old| old.revision);
+        for row in pieces.iter_mut().flat_map(|piece| &mut piece.done.rows) {
+            row.revision = revision_of(row);
+        }
+        if let Some(opened) = opened {
+            for row_idx in 0..rows.n_open() {
+                let revision = revision_of(&rows.load(row_idx));
+                rows.set_revision(row_idx, revision);
+            }
+            rows.retire(params.window_us, state.open_from_us(params, opened.writer.last_time_us()));
+            (self.open, self.n_open) = (opened.writer, opened.n_pings);
+            (self.state, self.rows) = (state, rows);
+            if opened.start.is_some() || self.past.is_some() {
+                self.past.get_or_insert_default().open_start = opened.start;
+            }
+        }
+        if first < sealed_end || !pieces.is_empty() {
+            let past = self.past.get_or_insert_default();
+            past.chunks.splice(first..sealed_end, pieces.into_iter().map(|piece| piece.into_chunk(params.window_us)));
+            past.is_changed = true;
+        }
+    }
+}
+
+/// The row of the same window and rep, of rows by window.
+fn find<'a>(rows: &'a [Row], row: &Row) -> Option<&'a Row> {
+    let first = rows.partition_point(|other| other.window_us < row.window_us);
+    rows[first..].iter().take_while(|other| other.window_us == row.window_us).find(|other| other.rep == row.rep)
+}
+
+impl Piece {
+    fn into_chunk(self, width_us: i64) -> Chunk {
+        let mut rows = RowWriter::default();
+        self.done.rows.iter().for_each(|row| rows.push(width_us, row));
+        let mut body = Body {
+            start: self.start,
+            pings: self.pings,
+            stays: self.done.stays.into(),
+            trips: self.done.trips.into(),
+            ..Body::default()
+        };
+        body.set_rows(rows);
+        Chunk { first_us: self.first_us, n_pings: self.n_pings, stored: 0, body: Some(Arc::new(body)) }
+    }
+}
+
+impl Refold<'_> {
+    fn open_from_us(&self) -> i64 {
+        self.before.map_or(i64::MIN, |before| self.state.open_from_us(self.params, before.time_us))
+    }
+
+    /// Where the fold stands.
+    fn here(&self) -> Start {
+        Start { state: self.state.clone(), open: self.rows.open_from(self.open_from_us()), before: self.before }
+    }
+
+    #[inline]
+    fn step(&mut self, ping: &Ping) {
+        let (state, rows) = (&mut self.state, &mut self.rows);
+        step(self.params, state, rows, self.before.as_ref(), ping, self.revision, &mut Silent);
+        self.before = Some(*ping);
+    }
+
+    fn push(&mut self, start: Option<Box<Start>>, first_us: i64, n_pings: u32, pings: Box<[u8]>) {
+        let done = self.rows.take_done(self.open_from_us());
+        self.pieces.push(Piece { start, first_us, n_pings, pings, done });
+    }
+
+    /// Folds an unchanged chunk after changed ones.
+    fn read(&mut self, start: Option<Box<Start>>, bytes: &[u8], n_pings: u32, first_us: i64) {
+        Reader::new(bytes, n_pings).for_each(|ping| self.step(&ping));
+        self.push(start, first_us, n_pings, bytes.into());
+    }
+
+    fn read_open(&mut self, start: Option<Box<Start>>, writer: &Writer, n_pings: u32) {
+        Reader::new(writer.bytes(), n_pings).for_each(|ping| self.step(&ping));
+        self.opened = Some(Opened { start, writer: writer.clone(), n_pings });
+    }
+
+    /// Folds and writes the pings of a changed chunk, which may have become several.
+    fn write(&mut self, mut start: Option<Box<Start>>, pings: &[Ping], is_open: bool) {
+        let n_chunks = (pings.len() / self.params.chunk_len as usize).max(1);
+        let per_chunk = pings.len().div_ceil(n_chunks).max(1);
+        let mut pieces = pings.chunks(per_chunk).peekable();
+        while let Some(piece) = pieces.next() {
+            let mut writer = Writer::new();
+            for ping in piece {
+                self.step(ping);
+                writer.push(ping);
+            }
+            let n_pings = piece.len() as u32;
+            if is_open && pieces.peek().is_none() {
+                self.opened = Some(Opened { start: start.take(), writer, n_pings });
+            } else {
+                let next = self.here();
+                self.push(start.take(), piece[0].time_us, n_pings, writer.into_bytes());
+                start = Some(Box::new(next));
+            }
+        }
+    }
+}
