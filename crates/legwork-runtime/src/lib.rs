@@ -26,7 +26,10 @@ mod worker;
 
 pub use bounded::{FileProgress, run_files};
 pub use config::{DeadLetterSink, LaneConfig, PartitionOf, RawEvents, SpillConfig, TopicConfig};
-pub use delivery::{Delivery, DeliveryOptions, LakeRows, LakeSink, Landed, StoredLane, StoredLanes};
+pub use delivery::{
+    Delivery, DeliveryOptions, LakeRows, LakeSink, Landed, StoredLane, StoredLanes, lake_tables as lane_tables,
+    settings as lane_settings,
+};
 pub use event_log::event_table_schema;
 pub use metrics::PipelineMetrics;
 pub use pipeline::{Pipeline, PipelineHealth};

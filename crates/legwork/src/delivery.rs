@@ -108,6 +108,11 @@ impl LakeTables {
         tables
     }
 
+    /// The table of that name.
+    pub(crate) fn get(&self, name: &str) -> Option<&LakeTable> {
+        self.tables.get(name)
+    }
+
     fn table(&self, name: &str) -> Result<&LakeTable, String> {
         self.tables.get(name).ok_or_else(|| format!("the lake has no table called {name}"))
     }

@@ -4,6 +4,7 @@ mod allocator;
 mod args;
 mod commands;
 mod config;
+mod data;
 mod delivery;
 mod exit;
 mod letters;
