@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 mod delivered;
 
 use legwork_codec::{Blocked, Decoded, Decoder, Format};
+use legwork_operators::Need;
 use legwork_types::{EventBatch, LaneState, LaneStatus, MessageBatch};
 
 use crate::lane::{Lane, LaneSpec, Origin, Tombstone};
@@ -30,6 +31,8 @@ pub(crate) struct StreamLane {
     pub(crate) lane: Lane,
     spec: LaneSpec,
     claim: Claim,
+    /// A checkpoint that waits for word that the topic was still the same at its barrier.
+    unconfirmed: Option<(Instant, tokio::sync::oneshot::Sender<()>)>,
     wake: Arc<dyn Fn() + Send + Sync>,
     reader: Box<dyn PartitionReader>,
     decoder: Decoder,
@@ -77,6 +80,7 @@ impl StreamLane {
             batch: MessageBatch::new(lane.topic.clone(), lane.partition),
             lane,
             claim: Claim::Unneeded,
+            unconfirmed: None,
             spec,
             wake,
             reader,
@@ -170,6 +174,10 @@ impl StreamLane {
         self.set_blocked(decoded.blocked.as_ref(), now);
         if n_consumed == 0 {
             return;
+        }
+        if let Err(error) = self.settle(Need::Batch(&decoded.events)) {
+            // The messages are read again once the lane has its state again.
+            return self.lose(&error, now);
         }
         let arrival_us = decoded.events.arrival_us.clone();
         let n_misrouted = self.n_misrouted(&decoded);

@@ -70,6 +70,8 @@ impl Service {
         let mut lanes = topics::lanes(config);
         lanes.dead_letters = dead_letters.as_ref().map(|letters| letters.sink());
         lanes.delivery = kept.as_ref().map(|kept| kept.delivery(config));
+        lanes.operators.has_store = kept.is_some();
+        lanes.operators.track.has_store = kept.is_some();
         let claim = lanes.delivery.as_ref().map(|delivery| {
             let kinds = topic_configs.iter().map(|topic| (topic.name.clone(), topic.kind)).collect();
             delivery.claim_partition(kinds, lanes.operators)

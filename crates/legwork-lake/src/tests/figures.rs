@@ -8,7 +8,7 @@ use object_store::memory::InMemory;
 
 use super::engines::filled;
 use crate::testing::{DAY_0, FaultyStore, Stay, at, commit, config, lake_on, lake_with, lane, stays};
-use crate::{LakeConfig, LakeTable, LaneCommit, Upkeep};
+use crate::{Lake, LakeConfig, LakeTable, LaneCommit, Upkeep};
 use legwork_types::Kind;
 
 fn calls(store: &FaultyStore) -> String {
@@ -80,4 +80,23 @@ async fn compaction() {
     println!("{:?}", lake.pin(&table).await.unwrap().unwrap().days);
     let done = done.tables[0].1.as_ref().unwrap();
     assert_eq!((done.n_days_resolved, lake.pin(&table).await.unwrap().unwrap().days[&DAY_0].n_rows), (1, 3_000_000));
+}
+
+/// What a commit takes on a local folder, synced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures"]
+async fn commits_on_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = url::Url::from_file_path(folder.path()).unwrap();
+    let lake = Lake::open(url.as_str(), &[].into(), config()).unwrap();
+    let mut spans = Vec::new();
+    for through in 1..=300 {
+        let started = Instant::now();
+        lake.commit(&stays(), vec![commit(0, through, &[("a", at(DAY_0, 1), 1, through.into(), false)])])
+            .await
+            .unwrap();
+        spans.push(started.elapsed());
+    }
+    spans.sort_unstable();
+    println!("300 commits: median {:?}, p99 {:?}, slowest {:?}", spans[150], spans[297], spans[299]);
 }

@@ -104,12 +104,13 @@ impl Keeper {
         self.pending.n_rows() > self.delivery.waiting_rows_max
     }
 
-    /// Starts making a checkpoint durable. `before` is waited for first; `wake` is called when the outcome is known.
+    /// Starts making a checkpoint durable. `before` is waited for first, and says whether it may be made at all; `wake` is called when the
+    /// outcome is known.
     pub(crate) fn begin(
         &mut self,
         head: Head,
         taken: Taken,
-        before: BoxFuture<'static, ()>,
+        before: BoxFuture<'static, bool>,
         wake: Arc<dyn Fn() + Send + Sync>,
         now: Instant,
     ) {
@@ -142,10 +143,15 @@ impl Keeper {
         let (store, lane) = (self.store.clone(), self.lane.clone());
         let (send, outcome) = oneshot::channel();
         self.delivery.runtime.spawn(async move {
-            before.await;
-            let committed = match encoded(checkpoint, rows, carried) {
-                Ok(checkpoint) => store.commit(checkpoint).await,
-                Err(error) => Err(StoreError::Damaged { lane, detail: format!("rows cannot be written: {error}") }),
+            let committed = match (before.await, encoded(checkpoint, rows, carried)) {
+                (false, _) => {
+                    let detail = "it is not known whether the topic is still the one that it was".to_owned();
+                    Err(StoreError::Unknown { lane, detail })
+                }
+                (true, Ok(checkpoint)) => store.commit(checkpoint).await,
+                (true, Err(error)) => {
+                    Err(StoreError::Damaged { lane, detail: format!("rows cannot be written: {error}") })
+                }
             };
             // The lane may have gone meanwhile.
             let _ = send.send(committed);

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use legwork_codec::{Decoder, Format};
-use legwork_operators::OperatorConfig;
+use legwork_operators::{DedupConfig, OperatorConfig, TrackConfig};
 use legwork_state::MemoryStore;
-use legwork_types::time::{HOUR_US, TimeConfig};
+use legwork_types::time::{DAY_US, HOUR_US, TimeConfig};
 use legwork_types::{Kind, LaneId, LaneState, LaneStatus};
 use tokio::sync::oneshot;
 
@@ -35,13 +35,18 @@ pub(super) struct Instance {
 /// What a lane is made of, in an instance or without one.
 pub(super) fn spec(lane: &LaneId, kind: Kind, delivery: Option<Arc<Delivery>>) -> LaneSpec {
     let time = TimeConfig { late_horizon_us: 8 * HOUR_US, ..TimeConfig::default() };
+    let has_store = delivery.is_some();
+    // So little that chunks leave memory as soon as they are durable.
+    let track = TrackConfig { has_store, memory_bytes_max: 1_000, ..TrackConfig::default() };
+    // Beyond its horizon a duplicate may be counted again, depending on when memory was swept.
+    let dedup = DedupConfig { horizon_us: 400 * DAY_US, ..DedupConfig::default() };
     let spill = SpillConfig {
         dir: std::env::temp_dir().join("legwork-simulation"),
         memory_bytes_max: usize::MAX,
         disk_bytes_max: u64::MAX,
     };
     let config = LaneConfig {
-        operators: OperatorConfig { time, ..OperatorConfig::default() },
+        operators: OperatorConfig { time, track, dedup, has_store },
         future_skew_us_max: 300_000_000,
         lane_idle_after: Duration::from_secs(60),
         revision_every: Duration::from_secs(10),

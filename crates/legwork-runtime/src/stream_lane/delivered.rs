@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use legwork_operators::Need;
 use legwork_state::{Head, LaneStore, StoreError};
 use legwork_types::{FreshRows, LaneState, LiveError, Lookup, TableSnapshot};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::StreamLane;
@@ -19,6 +20,10 @@ use crate::lane::Lane;
 
 /// A claim that failed is tried again after this.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+
+/// The last checkpoint of a lane that goes waits so long for word that its topic is still the same.
+const CONFIRM_MAX: Duration = Duration::from_secs(2);
+const CONFIRM_EVERY: Duration = Duration::from_millis(20);
 
 /// Whether a lane may read.
 pub(super) enum Claim {
@@ -108,6 +113,12 @@ impl StreamLane {
             }
             Claim::Held(keeper) => {
                 keeper.pending.expire(now);
+                if self.unconfirmed.as_ref().is_some_and(|(since, _)| self.reader.confirm_topic(*since))
+                    && let Some((_, confirm)) = self.unconfirmed.take()
+                {
+                    // A checkpoint that is not waited for any more needs no word.
+                    let _ = confirm.send(());
+                }
                 match keeper.poll(now) {
                     Ok(None) => {}
                     Ok(Some(Durable { number, took })) => self.lane.committed(number, took.as_secs_f64()),
@@ -168,8 +179,9 @@ impl StreamLane {
     }
 
     /// The claim is dead. What the lane holds may be ahead of its store, so it is dropped; the store knows the truth.
-    fn lose(&mut self, error: &StoreError, now: Instant) {
+    pub(super) fn lose(&mut self, error: &StoreError, now: Instant) {
         self.lane = Lane::new(&self.spec);
+        self.unconfirmed = None;
         self.batch.clear(0);
         self.n_done = 0;
         self.retry_at = None;
@@ -204,16 +216,22 @@ impl StreamLane {
             ..Head::default()
         };
         let (head, taken) = self.lane.take(head);
-        let letters: BoxFuture<'static, ()> = match &self.config.dead_letters {
-            Some(letters) => letters.flushed(),
-            None => Box::pin(std::future::ready(())),
+        let letters = self.config.dead_letters.as_ref().map(|letters| letters.flushed());
+        // A lane that goes meanwhile drops the sender: then nothing is made durable.
+        let (confirm, is_confirmed) = oneshot::channel();
+        let before = async move {
+            if let Some(letters) = letters {
+                letters.await;
+            }
+            is_confirmed.await.is_ok()
         };
-        keeper.begin(head, taken, letters, self.wake.clone(), now);
+        keeper.begin(head, taken, Box::pin(before), self.wake.clone(), now);
+        self.unconfirmed = Some((Instant::now(), confirm));
         self.lane.report_pause(started.elapsed().as_secs_f64());
     }
 
     /// Puts what came late in its place, with state read back from the store.
-    fn settle(&mut self, need: Need<'_>) -> Result<(), StoreError> {
+    pub(super) fn settle(&mut self, need: Need<'_>) -> Result<(), StoreError> {
         let (store, runtime) = match (&self.claim, &self.config.delivery) {
             (Claim::Held(keeper), Some(delivery)) => (Some(keeper.store().clone()), Some(delivery.runtime.clone())),
             _ => (None, None),
@@ -331,8 +349,26 @@ impl StreamLane {
         {
             self.checkpoint(now);
         }
+        // In a lock because readers are used by one thread at a time.
+        let (reader, unconfirmed) = (Mutex::new(self.reader), self.unconfirmed);
         match self.claim {
-            Claim::Held(keeper) => Some(keeper.close()),
+            Claim::Held(keeper) => Some(Box::pin(async move {
+                if let Some((since, confirm)) = unconfirmed {
+                    let confirmed = async {
+                        while !reader.lock().confirm_topic(since) {
+                            tokio::time::sleep(CONFIRM_EVERY).await;
+                        }
+                    };
+                    if reader.lock().confirm_topic(since) || tokio::time::timeout(CONFIRM_MAX, confirmed).await.is_ok()
+                    {
+                        let _ = confirm.send(());
+                    } else {
+                        drop(confirm);
+                    }
+                }
+                drop(reader);
+                keeper.close().await
+            })),
             _ => None,
         }
     }
