@@ -58,7 +58,10 @@ fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
 pub(crate) fn start_logging(config: &Config) -> Result<()> {
     use tracing_subscriber::EnvFilter;
     let level = &config.log.level;
-    let filter = EnvFilter::try_new(level)
+    // delta-rs warns each time about a partition column among those with statistics, which is as it should be.
+    let is_plain = level.chars().all(char::is_alphanumeric) && !matches!(level.as_str(), "error" | "off");
+    let directives = if is_plain { format!("{level},buoyant_kernel=error") } else { level.clone() };
+    let filter = EnvFilter::try_new(directives)
         .map_err(|error| crate::config::ConfigError(format!("log.level {level:?} is wrong: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.log.format {

@@ -60,7 +60,11 @@ pub(super) async fn run(config: &Config, format: Format) -> Result<()> {
 }
 
 /// Why a lane would not go on, as far as store and lake can tell: the topic is not asked.
-pub(in crate::commands) fn problem(lane: &LaneId, head: Option<&Head>, lake: &BTreeMap<String, TableSeen>) -> Option<String> {
+pub(in crate::commands) fn problem(
+    lane: &LaneId,
+    head: Option<&Head>,
+    lake: &BTreeMap<String, TableSeen>,
+) -> Option<String> {
     if lane.topic.starts_with(data::FILES) || lane.topic.starts_with(data::REPAIR) {
         return None;
     }
