@@ -3,11 +3,12 @@
 import json
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from conftest import run
+from conftest import BIN, run
 from confluent_kafka import Producer
 from test_kafka import US, encoded_pings, now_us
 
@@ -120,3 +121,91 @@ def test_the_lake_is_maintained_while_it_is_written(kafka, registry, topics, up)
     assert service.stop() == 0
     assert "this instance maintains the lake now" in service.stderr() and "the lake was maintained" in service.stderr()
     assert rows(folder_of(service), "SELECT count(*) AS n FROM gps_pings") == [{"n": n}]
+
+
+def write_pings(path, tracked):
+    lines = ["device_id,event_time,lat,lon,speed_mps"] + [f"{d},{t},{lat!r},{lon!r},{v!r}" for d, t, lat, lon, v in tracked]
+    path.write_text("\n".join(lines) + "\n")
+
+
+EVERY_ROW = "SELECT device_id, window_start, n_pings, raw_m, distance_m, gap_m, moving_s, is_open FROM device_movement ORDER BY 1, 2"
+
+
+def test_backfill_gives_what_the_files_hold_once(tmp_path):
+    from test_files import tracks
+
+    tracked = tracks(n_devices=20, n_pings=600)
+    halves = [[row for row in tracked if (int(row[0][1:]) < 10) == is_first] for is_first in (True, False)]
+    write_pings(tmp_path / "a.csv", halves[0])
+    write_pings(tmp_path / "b.csv", halves[1] + [("d11", halves[1][0][1], 123.0, 0.0, 1.0)])
+    assert all(halves)
+    both = ("--input", "gps=a.csv", "--input", "gps=b.csv")
+    expected = json.loads(run("sql", *both, "--format", "json", EVERY_ROW, cwd=tmp_path).stdout)
+    first = json.loads(run("backfill", *both, "--data", "store", "--json", cwd=tmp_path).stdout)
+    assert (first["outcome"], first["n_accepted"], first["n_rejected"]) == ("done", len(tracked), 1)
+    assert rows(tmp_path, EVERY_ROW) == expected and len(expected) == first["rows"]["device_movement"]
+    assert rows(tmp_path, "SELECT count(*) AS n FROM gps_pings") == [{"n": len(tracked)}]
+    assert rows(tmp_path, "SELECT count(*) AS n FROM rejected_events") == [{"n": 1}]
+    for order in (both, both[2:] + both[:2]):
+        again = json.loads(run("backfill", *order, "--data", "store", "--json", cwd=tmp_path).stdout)
+        assert (again["outcome"], again["lane"]) == ("already there", first["lane"])
+    assert rows(tmp_path, EVERY_ROW) == expected
+
+    def refused(*args):
+        done = run("backfill", *args, "--data", "store", cwd=tmp_path, check=False)
+        assert done.returncode == 2, done
+        return done.stderr.decode()
+
+    assert "is in the lake already" in refused("--input", "gps=a.csv")
+    write_pings(tmp_path / "c.csv", [(d, t + 1, lat, lon, v) for d, t, lat, lon, v in halves[0]])
+    assert "counted twice" in refused("--input", "gps=c.csv")
+    write_pings(tmp_path / "a.csv", halves[0][1:])
+    assert "not the file that is in the lake" in refused("--input", "gps=a.csv")
+    assert "reference data" in refused("--input", "reps=a.csv")
+    write_pings(tmp_path / "other.csv", [(f"x{d}", t, lat, lon, v) for d, t, lat, lon, v in halves[0]])
+    run("backfill", "--input", "gps=other.csv", "--data", "store", cwd=tmp_path)
+    assert rows(tmp_path, "SELECT count(*) AS n FROM gps_pings") == [{"n": len(tracked) + len(halves[0])}]
+    assert [lane["kind"] for lane in lanes(tmp_path)] == ["files", "files"]
+
+
+def test_a_backfill_that_was_killed_goes_on(tmp_path):
+    from test_files import tracks
+
+    tracked = tracks(n_devices=30, n_pings=4_000)
+    write_pings(tmp_path / "a.csv", tracked)
+    command = ("backfill", "--input", "gps=a.csv", "--data", "store", "--json")
+    lake, n_kills = tmp_path / "store" / "lake", 0
+    for table in ("device_movement", "stays", "gps_pings"):
+        process = subprocess.Popen([BIN, *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (lake / table / "_delta_log" / f"{1:020}.json").exists():
+            time.sleep(0.002)
+        n_kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert n_kills > 0, "it was never killed on its way"
+    run(*command, cwd=tmp_path)
+    assert json.loads(run(*command, cwd=tmp_path).stdout)["outcome"] == "already there"
+    assert rows(tmp_path, "SELECT count(*) AS n, count(DISTINCT arrival_time) AS n_runs FROM gps_pings") == [{"n": len(tracked), "n_runs": 1}]
+    expected = json.loads(run("sql", "--input", "gps=a.csv", "--format", "json", EVERY_ROW, cwd=tmp_path).stdout)
+    assert rows(tmp_path, EVERY_ROW) == expected
+
+
+def test_backfill_refuses_what_a_running_lane_may_still_write(kafka, registry, topics, up):
+    topic = topics("gps", partitions=1)
+    now = now_us() // US * US
+    produce(kafka, registry, topic, 500, now - 3_600 * US)
+    service = up({"gps": topic}, sets=FAST, group=f"g-{topic}")
+    service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 500)
+    folder, day = folder_of(service), 86_400 * US
+    deadline = time.monotonic() + 30
+    while not any(lane["next_offset"] == 500 for lane in lanes(folder)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    config = ("--config", "legwork.toml", "--data", "store")
+    write_pings(folder / "new.csv", [("d1", now - 3 * day, 1.0, 2.0, 0.0), ("d1", now - 20 * day, 1.0, 2.0, 0.0)])
+    done = run("backfill", "--input", "gps=new.csv", *config, cwd=folder, check=False)
+    assert done.returncode == 2 and b"still holds the days from" in done.stderr
+    write_pings(folder / "old.csv", [("d1", now - 20 * day + n * US, 1.0, 2.0, 0.0) for n in range(10)])
+    run("backfill", "--input", "gps=old.csv", *config, cwd=folder)
+    service.wait_for("SELECT count(*) FROM gps_pings", 510)
+    assert service.one("SELECT count(*) FROM rep_positions WHERE device_id = 'd1'") == 1

@@ -24,7 +24,7 @@ mod source;
 mod stream_lane;
 mod worker;
 
-pub use bounded::{FileProgress, run_files};
+pub use bounded::{EndedLane, FileProgress, run_files, run_files_to_rows};
 pub use config::{DeadLetterSink, LaneConfig, PartitionOf, RawEvents, SpillConfig, TopicConfig};
 pub use delivery::{
     Delivery, DeliveryOptions, LakeRows, LakeSink, Landed, StoredLane, StoredLanes, lake_tables as lane_tables,

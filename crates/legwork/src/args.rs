@@ -69,6 +69,15 @@ pub(crate) enum Command {
     Schemas(SchemasCommand),
     /// Runs the small schema registry alone.
     Registry(RegistryArgs),
+    /// Puts recorded files into the lake, once: through the same operators as everything else.
+    ///
+    /// The files of a kind are one set, with a name that follows from what they hold. Giving the same set again changes nothing, and goes on
+    /// where it was interrupted. Give all files of a device, a rep or a deal together: what lies between two sets is not measured. Refused
+    /// are files that the lake has already, changed files, and days that a running lane may still write.
+    #[command(
+        after_help = "Examples:\n  legwork backfill --input gps=2025-01.csv.gz --input gps=2025-02.csv.gz --data /var/lib/legwork\n  legwork sql --data /var/lib/legwork 'SELECT device_id, sum(distance_m) FROM device_movement GROUP BY 1'"
+    )]
+    Backfill(BackfillArgs),
     /// Lists the lanes of the store, or lets one go on that has halted.
     #[command(subcommand)]
     Lanes(LanesCommand),
@@ -253,6 +262,19 @@ pub(crate) struct DataArgs {
     /// Folder, or address, with store and lake; those of the configuration otherwise.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackfillArgs {
+    #[command(flatten)]
+    pub(crate) files: InputArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Prints one JSON object a kind.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
 }
 
 #[derive(Debug, Subcommand)]

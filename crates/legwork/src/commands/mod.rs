@@ -1,5 +1,6 @@
 //! One module a command.
 
+mod backfill;
 mod check;
 mod config;
 mod demo;
@@ -35,6 +36,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Config(command) => config::run(command),
         Command::Schemas(command) => block_on(schemas::run(command)),
         Command::Registry(args) => block_on(registry::run(args)),
+        Command::Backfill(args) => block_on(backfill::run(args)),
         Command::Lanes(command) => block_on(lanes::run(command)),
         Command::Tap(args) => block_on(tap::run(args)),
     }

@@ -22,7 +22,7 @@ use crate::service::{query_options, wall_clock_us};
 use crate::topics;
 
 /// A horizon that no file reaches, with room for sums.
-const UNBOUNDED_US: i64 = i64::MAX / 4;
+pub(crate) const UNBOUNDED_US: i64 = i64::MAX / 4;
 
 /// Rows of one batch read from a file.
 const BATCH_ROWS: usize = 32_768;
@@ -77,7 +77,7 @@ async fn over_data(config: &Config, sql: &str, as_of: Option<&str>, format: Form
 }
 
 /// Limits of a command that serves one person.
-fn unlimited(config: &Config, now: Option<NowSource>, as_of: Option<&str>) -> Result<QueryOptions> {
+pub(crate) fn unlimited(config: &Config, now: Option<NowSource>, as_of: Option<&str>) -> Result<QueryOptions> {
     let options = query_options(config)?;
     let now = match as_of {
         Some(as_of) => NowSource::Fixed(topics::parse_time(as_of).map_err(Failure::Usage)?),
@@ -149,7 +149,7 @@ fn reference_inputs(config: &Config, inputs: Vec<FileInput>) -> Result<(Referenc
     Ok((tables.unwrap_or_default(), (inputs, given)))
 }
 
-fn progress_bar() -> ProgressBar {
+pub(crate) fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{wide_bar} {percent:>3}%  {bytes}/{total_bytes}  {msg}  {elapsed}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
