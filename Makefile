@@ -2,7 +2,7 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/legwork/target
 SHELL := /bin/bash
 
-.PHONY: help demo test check bench release setup
+.PHONY: help demo test nightly check bench release setup
 
 help: ## Shows this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ demo: ## Builds and runs the demo: a simulated field organisation, live in SQL a
 test: ## All tests: unit, property, golden, end to end with a real Kafka and real clients.
 	@scripts/setup test
 	scripts/test
+
+nightly: ## The property tests with 10,000 cases; a failing one prints its seed.
+	LEGWORK_CASES=10000 cargo test -p legwork-operators properties -- --nocapture
 
 check: ## The fast lane: format, lints, boundaries between crates, tests of the fast crates.
 	@scripts/setup build

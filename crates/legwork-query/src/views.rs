@@ -21,6 +21,7 @@ const FILES: &[&str] = &[
     include_str!("../views/fx_spans.sql"),
     include_str!("../views/rep_movement.sql"),
     include_str!("../views/rep_positions.sql"),
+    include_str!("../views/device_coverage.sql"),
     include_str!("../views/rep_activity.sql"),
     include_str!("../views/rep_activity_daily.sql"),
     include_str!("../views/rep_activity_weekly.sql"),
@@ -49,12 +50,11 @@ pub(crate) fn add_views(
     state: &SessionState,
     options: &QueryOptions,
 ) -> Result<Vec<TableInfo>, QueryError> {
-    let sums = Table::ALL
-        .iter()
-        .filter(|table| is_covered(**table) && table.def().is_partial)
-        .map(|&table| sum_over_lanes(table));
-    let files = FILES.iter().map(|text| parse(text, options));
-    sums.chain(files).map(|definition| add_view(schemas, state, definition)).collect()
+    let files: Vec<Definition> = FILES.iter().map(|text| parse(text, options)).collect();
+    let has_file = |table: &Table| files.iter().any(|file| file.name == table.name());
+    let partial = Table::ALL.iter().filter(|table| is_covered(**table) && table.def().is_partial);
+    let sums: Vec<Definition> = partial.filter(|table| !has_file(table)).map(|&table| sum_over_lanes(table)).collect();
+    sums.into_iter().chain(files).map(|definition| add_view(schemas, state, definition)).collect()
 }
 
 fn add_view(schemas: &Schemas, state: &SessionState, view: Definition) -> Result<TableInfo, QueryError> {

@@ -34,6 +34,8 @@ pub(crate) async fn run(shared: Arc<Shared>, delivery: Arc<Delivery>) {
 
 /// One commit a table of everything that is durable and not in the lake. *Returns* whether the lake has taken all of it.
 pub(crate) async fn round(shared: &Shared, delivery: &Delivery, with_open: bool) -> bool {
+    // Until the workers have been told what became of the round before, they would hand over the same rows again.
+    let _alone = delivery.round.lock().await;
     let started = Instant::now();
     let mut lanes = Vec::new();
     for worker in &shared.workers {

@@ -194,17 +194,21 @@ impl Shared {
             return;
         };
         let worker = self.worker(reader.partition());
+        // The bound is the process's, and it may own all partitions of the topic.
+        let mut config = LaneConfig::clone(&self.config);
+        config.operators.track.memory_bytes_max /= u64::try_from(reader.n_partitions().max(1)).unwrap_or(1);
+        let config = Arc::new(config);
         let spec = LaneSpec {
             kind: topic.kind,
             topic: topic.name.clone(),
             partition: reader.partition(),
             past_us_max: topic.past_max_us,
-            config: self.config.clone(),
+            config: config.clone(),
             space: self.space.clone(),
             metrics: Some(self.metrics.clone()),
         };
         let decoder = Decoder::new(topic.kind, topic.format.clone(), self.config.message_bytes_max);
-        let lane = StreamLane::new(spec, reader, (decoder, &topic.format), self.config.clone(), worker.waker());
+        let lane = StreamLane::new(spec, reader, (decoder, &topic.format), config, worker.waker());
         if worker.send(Command::Add(Box::new(lane))) {
             self.health.lock().n_lanes += 1;
         }

@@ -166,8 +166,8 @@ tables! {
         text("device_id"), opt(text("rep_id")), time("trip_start"), time("trip_end"), measure("distance_m"), count("n_pings"), flag("is_open"),
     }
     /// Pings of a device in an H3 cell on a UTC day, in parts of its track: part is the time of a part's first ping.
-    DeviceCoverage = "device_coverage" ["device_id", "day", "h3_cell", "part"] true Some("day"), Openness::Never; {
-        text("device_id"), time("day"), text("h3_cell"), time("part"), count("n_pings"), time("first_fix_time"), time("last_fix_time"),
+    DeviceCoverage = "device_coverage" ["device_id", "day_start", "h3_cell", "part"] true Some("day_start"), Openness::Never; {
+        text("device_id"), time("day_start"), text("h3_cell"), time("part"), count("n_pings"), time("first_fix_time"), time("last_fix_time"),
     }
     /// Calls of a rep in a tumbling window of their start.
     RepCalls = "rep_calls" ["rep_id", "window_start"] true Some("window_start"), Openness::Never; {
@@ -300,7 +300,9 @@ mod tests {
                 _ => None,
             };
             assert!(day.iter().chain(&open).all(|column| table.schema().index_of(column).is_ok()), "{}", table.name());
-            assert!(table.schema().index_of("is_deleted").is_err(), "the name of retractions in {}", table.name());
+            for taken in ["is_deleted", "lane", "day"] {
+                assert!(table.schema().index_of(taken).is_err(), "{taken} of {} is a column of the lake", table.name());
+            }
         }
         names.sort_unstable();
         let n_names = names.len();

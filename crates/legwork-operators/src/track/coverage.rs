@@ -1,16 +1,13 @@
 //! Where a device was, in cells.
 
-use h3o::{LatLng, Resolution};
 use legwork_types::time::{DAY_US, window_start};
 
+use crate::track::cell::Cells;
 use crate::track::chunk::Start;
 use crate::track::codec::Reader;
 use crate::track::fold::{Decision, Journal, Params, Share, State, step};
 use crate::track::ping::Ping;
 use crate::track::rows::DeviceRows;
-
-/// Cells with edges of some 200 m, a block of houses.
-const RESOLUTION: Resolution = Resolution::Nine;
 
 /// Kept fixes of a device in an H3 cell on a UTC day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -112,10 +109,10 @@ fn fold(
 /// Fixes in event-time order, by day and cell.
 fn by_cell(fixes: &[(i64, f64, f64)]) -> Vec<Coverage> {
     let mut list: Vec<Coverage> = Vec::new();
-    let mut last = None;
+    let (mut last, mut cells) = (None, Cells::default());
     for &(time_us, lat, lon) in fixes {
-        let Ok(place) = LatLng::new(lat, lon) else { continue };
-        let key = (window_start(time_us, DAY_US), u64::from(place.to_cell(RESOLUTION)));
+        let Some(cell) = cells.cell(lat, lon) else { continue };
+        let key = (window_start(time_us, DAY_US), cell);
         let same = last.filter(|&at: &usize| (list[at].day_us, list[at].cell) == key);
         let found = same.map_or_else(|| list.binary_search_by_key(&key, |c| (c.day_us, c.cell)), Ok);
         let at = found.unwrap_or_else(|at| {

@@ -184,15 +184,19 @@ impl Device {
     /// case: which of them stays is then seen when the chunk comes.
     fn defer(&mut self, ping: &Ping, names: &Names) -> bool {
         let is_newest = self.clock_us() == Some(ping.time_us);
+        // Of a ping that is not the newest the battery is kept by nobody, so it decides nothing.
+        let battery_pct = |held_pct: f32| if is_newest { held_pct } else { f32::NAN };
         let mut same = self.pings(self.chunk_of(ping.time_us)).and_then(|mut pings| {
             pings.find(|held| held.time_us >= ping.time_us).filter(|held| held.time_us == ping.time_us)
         });
-        if let Some(held) = same.as_mut().filter(|_| is_newest) {
-            held.battery_pct = self.battery_pct;
+        if let Some(held) = &mut same {
+            held.battery_pct = battery_pct(self.battery_pct);
         }
+        let compared = Ping { battery_pct: battery_pct(ping.battery_pct), ..*ping };
         let deferred = self.deferred.as_ref().map_or(&[][..], |deferred| deferred);
-        let mut rivals = same.iter().chain(deferred.iter().filter(|held| held.time_us == ping.time_us));
-        let wins = rivals.all(|held| self.order_of_equals(names, ping, held).is_gt());
+        let waiting = deferred.iter().filter(|held| held.time_us == ping.time_us);
+        let waiting = waiting.map(|held| Ping { battery_pct: battery_pct(held.battery_pct), ..*held });
+        let wins = same.into_iter().chain(waiting).all(|held| self.order_of_equals(names, &compared, &held).is_gt());
         if wins {
             self.deferred.get_or_insert_default().push(*ping);
         }

@@ -24,8 +24,8 @@ impl Explained {
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) pings: Vec<Explained>,
-    /// Position after the cluster's first fix.
-    after_cluster: usize,
+    /// Position after the fix from which on the device may stand still.
+    after_still: usize,
     /// Position after the anchor.
     after_anchor: usize,
 }
@@ -59,9 +59,9 @@ impl Journal for Trace {
         }
     }
 
-    fn cluster(&mut self, start_us: i64) {
+    fn still(&mut self, start_us: i64) {
         let after = self.position(start_us).map_or(0, |at| at + 1);
-        (self.after_cluster, self.after_anchor) = (after, after);
+        (self.after_still, self.after_anchor) = (after, after);
     }
 
     fn counted(&mut self) {
@@ -74,18 +74,13 @@ impl Journal for Trace {
         self.after_anchor = last + 1;
     }
 
-    fn settled(&mut self, time_us: i64) {
-        if let Some(at) = self.position(time_us) {
-            self.after_anchor = at + 1;
-        }
-    }
-
-    fn stay(&mut self) {
-        for member in self.pings.iter_mut().skip(self.after_cluster).filter(|e| e.is_kept()) {
+    fn stands(&mut self, approach_m: f64) {
+        for member in self.pings.iter_mut().skip(self.after_still).filter(|e| e.is_kept()) {
             member.share = Share { still_us: member.leg_us, ..Share::default() };
-            if member.decision != Decision::Gap {
-                member.decision = Decision::Stay;
-            }
+            member.decision = Decision::Stay;
+        }
+        if let Some(last) = self.pings.last_mut() {
+            last.share.distance_m = approach_m;
         }
     }
 }

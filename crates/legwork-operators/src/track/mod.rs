@@ -15,6 +15,7 @@
 //! What lives here: the fold over pings, the pings themselves, and the rows. What does not: who carries the device, where accounts are.
 
 mod block;
+mod cell;
 mod chunk;
 mod codec;
 mod config;

@@ -46,6 +46,54 @@ impl Place {
         let h = sin_phi * sin_phi + self.cos_lat * other.cos_lat * sin_lambda * sin_lambda;
         2.0 * EARTH_RADIUS_M * asin_small(h)
     }
+
+    /// Where another place lies, as if the earth were flat here: right to a thousandth within some kilometres.
+    #[inline(always)]
+    pub(crate) fn offset(&self, other: &Place) -> Offset {
+        Offset {
+            east_m: around(other.lon - self.lon).to_radians() * self.cos_lat * EARTH_RADIUS_M,
+            north_m: (other.lat - self.lat).to_radians() * EARTH_RADIUS_M,
+        }
+    }
+
+    /// The place that lies there.
+    pub(crate) fn at(&self, offset: &Offset) -> Place {
+        let lat = (self.lat + (offset.north_m / EARTH_RADIUS_M).to_degrees()).clamp(-90.0, 90.0);
+        // At a pole there is no east.
+        let east = if self.cos_lat > 1e-9 { offset.east_m / (EARTH_RADIUS_M * self.cos_lat) } else { 0.0 };
+        Place::new(lat, around(self.lon + around(east.to_degrees())))
+    }
+}
+
+/// A few metres east and north: where one place lies seen from another, on a plane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Offset {
+    pub(crate) east_m: f64,
+    pub(crate) north_m: f64,
+}
+
+impl Offset {
+    #[inline(always)]
+    pub(crate) fn dot(&self, other: &Offset) -> f64 {
+        self.east_m * other.east_m + self.north_m * other.north_m
+    }
+
+    #[inline(always)]
+    pub(crate) fn length_m(&self) -> f64 {
+        self.dot(self).sqrt()
+    }
+}
+
+/// A difference of longitudes the short way round.
+#[inline(always)]
+fn around(degrees: f64) -> f64 {
+    if degrees > 180.0 {
+        degrees - 360.0
+    } else if degrees < -180.0 {
+        degrees + 360.0
+    } else {
+        degrees
+    }
 }
 
 /// sin x for small x, Taylor to x^7.

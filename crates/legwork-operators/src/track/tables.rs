@@ -158,7 +158,7 @@ impl TableRow for Trip {
 impl TableRow for Part {
     fn column(_source: &Source<'_>, rows: &[Of<Part>], column: &str) -> ArrayRef {
         match column {
-            "day" => times(rows.iter().map(|r| Some(r.row.coverage.day_us))),
+            "day_start" => times(rows.iter().map(|r| Some(r.row.coverage.day_us))),
             "h3_cell" => {
                 let cells: Vec<String> = rows.iter().map(|r| format!("{:x}", r.row.coverage.cell)).collect();
                 texts(cells.iter().map(|cell| Some(cell.as_str())))

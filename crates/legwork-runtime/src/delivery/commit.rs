@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use legwork_types::{LaneId, Table};
 
-use super::versions::{newest, split_open};
+use super::versions::{by_revision, newest, split_open};
 use super::{LakeRows, LakeSink, Landed, Part};
 
 /// What a lane has for the lake.
@@ -126,6 +126,11 @@ fn to_commit(
     let batches: Vec<RecordBatch> = parts.iter().flat_map(Part::batches).collect();
     let newest = newest(table, &batches);
     let (closed, open) = split_open(table, &newest);
-    let rows = if with_open { newest } else { closed };
-    (vec![(through, rows)], (open.num_rows() > 0).then_some(open))
+    // The lake may have taken some of them already, though nobody heard of it: it leaves those out by their number. Not so open ones, which
+    // a commit may have gone without.
+    let mut rows = by_revision(&closed);
+    if with_open && open.num_rows() > 0 {
+        rows.push((through, open.clone()));
+    }
+    (rows, (open.num_rows() > 0).then_some(open))
 }

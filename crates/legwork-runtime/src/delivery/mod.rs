@@ -110,12 +110,14 @@ pub struct Delivery {
     claimed: Mutex<HashMap<LaneId, Recovered>>,
     /// Lanes of the store as last listed, and when.
     known: tokio::sync::Mutex<Option<(Instant, Arc<[(LaneId, Head)]>)>>,
+    /// Held while rows go into the lake: of two rounds at once the one that began first would find itself outrun.
+    pub(crate) round: tokio::sync::Mutex<()>,
 }
 
 impl Delivery {
     /// With these options.
     pub fn new(options: DeliveryOptions) -> Arc<Delivery> {
-        Arc::new(Delivery { options, claimed: Mutex::default(), known: tokio::sync::Mutex::default() })
+        Arc::new(Delivery { options, claimed: Mutex::default(), known: Default::default(), round: Default::default() })
     }
 
     /// What claims a partition while it is being assigned, so that nothing is fetched in vain. `kinds`: what the topics hold.

@@ -69,6 +69,22 @@ pub(crate) fn split_open(table: Table, versions: &RecordBatch) -> (RecordBatch, 
     (rows(&closed), rows(&open))
 }
 
+/// Versions by the number of the checkpoint that wrote them, ascending.
+pub(crate) fn by_revision(versions: &RecordBatch) -> Vec<(u32, RecordBatch)> {
+    let revisions = versions.column_by_name("revision").expect("versions have it").as_primitive::<Int64Type>();
+    let mut rows: Vec<(i64, u32)> = (0..).zip(revisions.values()).map(|(row, revision)| (*revision, row)).collect();
+    rows.sort_unstable();
+    let order = UInt32Array::from_iter_values(rows.iter().map(|(_, row)| *row));
+    let sorted = take_record_batch(versions, &order).expect("rows lie within the batch");
+    let mut start = 0;
+    let run = |run: &[(i64, u32)]| {
+        let batch = sorted.slice(start, run.len());
+        start += run.len();
+        (u32::try_from(run[0].0).unwrap_or(u32::MAX), batch)
+    };
+    rows.chunk_by(|a, b| a.0 == b.0).map(run).collect()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -116,6 +132,9 @@ mod tests {
         assert_eq!(revisions(&newest), [3, 2, 3]);
         let (closed, open) = split_open(Table::Stays, &newest);
         assert_eq!((revisions(&closed), revisions(&open)), (vec![3, 2], vec![3]));
+        let parts: Vec<_> = by_revision(&newest).iter().map(|(number, rows)| (*number, revisions(rows))).collect();
+        assert_eq!(parts, [(2, vec![2]), (3, vec![3, 3])]);
+        assert!(by_revision(&newest.slice(0, 0)).is_empty());
         let (closed, open) = split_open(Table::Stays, &newest.slice(0, 0));
         assert_eq!((closed.num_rows(), open.num_rows()), (0, 0));
     }

@@ -280,7 +280,7 @@ fn summed(parts: &BTreeSet<String>) -> BTreeSet<String> {
         let part: serde_json::Value = serde_json::from_str(part).unwrap();
         let number = |name: &str| part[name].as_i64().unwrap();
         let (n_pings, first, last) = (number("n_pings"), number("first_fix_time"), number("last_fix_time"));
-        let cell = format!("{} {} {}", part["device_id"], part["day"], part["h3_cell"]);
+        let cell = format!("{} {} {}", part["device_id"], part["day_start"], part["h3_cell"]);
         let sum = cells.entry(cell).or_insert((0, first, last));
         *sum = (sum.0 + n_pings, sum.1.min(first), sum.2.max(last));
     }

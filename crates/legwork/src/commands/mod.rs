@@ -60,10 +60,10 @@ fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
 pub(crate) fn start_logging(config: &Config) -> Result<()> {
     use tracing_subscriber::EnvFilter;
     let level = &config.log.level;
-    // delta-rs warns each time about a partition column among those with statistics, which is as it should be.
-    let is_plain = level.chars().all(char::is_alphanumeric) && !matches!(level.as_str(), "error" | "off");
-    let directives = if is_plain { format!("{level},buoyant_kernel=error") } else { level.clone() };
-    let filter = EnvFilter::try_new(directives)
+    // Store and lake tell at length what they do; what matters of it is told by us. Whoever names them gets them.
+    let quiet = ["slatedb=warn", "deltalake_core=error", "buoyant_kernel=error", "delta_kernel=error"];
+    let directives: Vec<&str> = quiet.into_iter().chain([level.as_str()]).collect();
+    let filter = EnvFilter::try_new(directives.join(","))
         .map_err(|error| crate::config::ConfigError(format!("log.level {level:?} is wrong: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.log.format {

@@ -195,7 +195,7 @@ impl Run {
                 let fresh = self.track.fresh(table, &clock);
                 // Of changed chunks it says what was told already.
                 let mut all = newest.clone();
-                fresh.iter().flat_map(|fresh| cells(fresh)).for_each(|row| {
+                fresh.iter().flat_map(cells).for_each(|row| {
                     let day = row[1].float() as i64;
                     let key = text(&row[..4]);
                     let n_columns = row.len() - 2;

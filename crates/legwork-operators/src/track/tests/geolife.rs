@@ -17,7 +17,7 @@ fn file() -> Option<PathBuf> {
 }
 
 /// Days since 1970-01-01. *Source:* H. Hinnant, "chrono-compatible low-level date algorithms".
-fn days(year: i64, month: i64, day: i64) -> i64 {
+pub(super) fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year - era * 400;
@@ -77,11 +77,25 @@ fn known_distances() {
         .map(|(device, column)| km(device, column))
         .collect();
     eprintln!("001 and 005: raw, distance, gap (km), moving, stationary, gap (1000 s): {figures:.3?}");
-    // Raw is known; the others are this filter's, at its defaults: stays of 100 m swallow much walking about.
-    let wanted =
-        [(0, 1017.8, 0.1), (1, 828.6, 1.0), (2, 74.5, 0.5), (6, 6081.9, 0.1), (7, 800.6, 1.0), (8, 4991.3, 0.5)];
-    for (figure, km, tolerance_km) in wanted {
-        assert!((figures[figure] - km).abs() < tolerance_km, "figure {figure}: {figures:?}");
+    // What others find: raw and gaps are known exactly, the distance by method.
+    let ranges = [
+        (0, 1017.8, 1017.83),
+        (1, 920.0, 980.0),
+        (2, 74.0, 78.0),
+        (6, 6081.8, 6081.9),
+        (7, 990.0, 1130.0),
+        (8, 4990.0, 4996.0),
+    ];
+    for (figure, from_km, to_km) in ranges {
+        assert!((from_km..to_km).contains(&figures[figure]), "figure {figure}: {figures:?}");
+    }
+    // This filter's, at its defaults: any other value is a change of the rules.
+    let pinned = [
+        1017.815, 920.991, 74.451, 360.660, 2045.981, 2153.252, 6081.880, 1038.400, 4991.336, 506.719, 1247.687,
+        10865.641,
+    ];
+    for (figure, wanted) in figures.iter().zip(pinned) {
+        assert!((figure - wanted).abs() < 1e-3, "{figures:?}");
     }
     for device in ["001", "005"] {
         let n_stays = lane.rows("stays").iter().filter(|row| row[0] == Cell::Text(device.into())).count();
@@ -123,5 +137,19 @@ fn any_replay_gives_the_same_tables() {
         [("swapped", swapped.concat()), ("delayed", delayed), ("newest first", newest_first), ("twice", twice)]
     {
         assert!(replay(&replayed).tables() == wanted, "{name}");
+    }
+}
+
+/// `device,start,end,lat,lon,n_pings`, times in seconds since 1970: what benches/compare_stays.py compares with other programs.
+#[test]
+#[ignore = "prints figures"]
+fn print_stays() {
+    let events = events();
+    let mut lane = replay(&events);
+    for row in lane.rows("stays") {
+        let Cell::Text(device) = &row[0] else { continue };
+        let end_s = if row[3] == Cell::Null { f64::MAX } else { row[3].float() / 1e6 };
+        let (start_s, lat, lon) = (row[2].float() / 1e6, row[4].float(), row[5].float());
+        eprintln!("stay,{device},{start_s},{end_s},{lat},{lon},{}", row[7].float());
     }
 }

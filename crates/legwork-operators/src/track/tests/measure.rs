@@ -92,7 +92,14 @@ fn fleet(n_devices: usize, n_pings: usize, late_share: f64, places: Places, mut 
     }
 }
 
-fn measure(name: &str, n_devices: usize, n_pings: usize, late_share: f64, places: Places, time: TimeConfig) {
+/// What a run showed.
+struct Figures {
+    ns_a_ping: f64,
+    bytes_a_ping: f64,
+    bytes_a_device: f64,
+}
+
+fn measure(name: &str, n_devices: usize, n_pings: usize, late_share: f64, places: Places, time: TimeConfig) -> Figures {
     let before = resident_bytes();
     let mut lane = Lane::new(time, TrackConfig::default());
     let (mut ns, mut n_rows) = (0, 0);
@@ -127,6 +134,46 @@ fn measure(name: &str, n_devices: usize, n_pings: usize, late_share: f64, places
         mib(names),
         mib(resident_bytes()) - mib(before),
     );
+    Figures {
+        ns_a_ping: ns as f64 / n_rows as f64,
+        bytes_a_ping: pings as f64 / n_rows as f64,
+        bytes_a_device: (pings + rows + devices + names) as f64 / n_devices as f64,
+    }
+}
+
+/// A line of the bench: what is demanded and what was found.
+fn verdict(what: &str, found: f64, demand: &str, holds: bool) {
+    eprintln!("{} {what}: {found:.2} ({demand})", if holds { "holds " } else { "MISSED" });
+}
+
+/// Each ratio from runs after each other, the best of three, since the machine may do other things meanwhile.
+fn least(run: impl Fn() -> Figures) -> Figures {
+    (0..3).map(|_| run()).min_by(|a, b| a.ns_a_ping.total_cmp(&b.ns_a_ping)).unwrap()
+}
+
+/// What `make bench` says about the track operator.
+#[test]
+#[ignore = "takes minutes; prints figures"]
+fn bench_track() {
+    let (time, short) = (TimeConfig::default(), TimeConfig { late_horizon_us: 1, ..TimeConfig::default() });
+    let bare = least(|| measure("W1, no horizon", 10_000, 500, 0.0, Places::Decimal, short));
+    let in_order = least(|| measure("W1", 10_000, 500, 0.0, Places::Decimal, time));
+    let late = least(|| measure("W1, 5 % late", 10_000, 500, 0.05, Places::Decimal, time));
+    let full = measure("W1, full doubles", 10_000, 500, 0.0, Places::Full, time);
+    let few = least(|| measure("10,000 devices x 20", 10_000, 20, 0.0, Places::Decimal, time));
+    let many = measure("1,000,000 devices x 20", 1_000_000, 20, 0.0, Places::Decimal, time);
+    let idle = measure("1,000,000 idle", 1_000_000, 1, 0.0, Places::Decimal, time);
+    let ratio = bare.ns_a_ping / in_order.ns_a_ping;
+    verdict("in order, of the throughput without late horizon", ratio, "at least 0.9", ratio >= 0.9);
+    let ratio = in_order.ns_a_ping / late.ns_a_ping;
+    verdict("5 % late, of the throughput in order", ratio, "at least 0.5", ratio >= 0.5);
+    verdict("W1, bytes a ping, decimal", in_order.bytes_a_ping, "at most 20", in_order.bytes_a_ping <= 20.0);
+    verdict("W1, bytes a ping, full doubles", full.bytes_a_ping, "at most 20", full.bytes_a_ping <= 20.0);
+    verdict("bytes an idle device, name included", idle.bytes_a_device, "at most 150", idle.bytes_a_device <= 150.0);
+    let ratio = many.ns_a_ping / few.ns_a_ping;
+    verdict("cost of a ping, 1,000,000 to 10,000 devices", ratio, "at most 5", ratio <= 5.0);
+    let bytes = geolife_bytes_a_ping();
+    verdict("GeoLife, bytes a ping", bytes, "at most 12", bytes <= 12.0);
 }
 
 #[test]
@@ -148,9 +195,14 @@ fn measure_all() {
 #[test]
 #[ignore = "prints figures"]
 fn measure_geolife() {
+    geolife_bytes_a_ping();
+}
+
+/// NaN where the sample is not at hand.
+fn geolife_bytes_a_ping() -> f64 {
     let events = geolife::events();
     if events.is_empty() {
-        return;
+        return f64::NAN;
     }
     let time = TimeConfig { late_horizon_us: 5000 * DAY_US, ..TimeConfig::default() };
     let mut lane = Lane::new(time, TrackConfig::default());
@@ -167,4 +219,73 @@ fn measure_geolife() {
         pings as f64 / n_pings,
         rows as f64 / n_pings
     );
+    pings as f64 / n_pings
+}
+
+/// Checkpoints of a fleet: what they cost, what they write, how fast a lane is there again.
+#[test]
+#[ignore = "prints figures"]
+fn measure_checkpoints() {
+    for (n_devices, n_pings, late_share, memory_bytes_max) in [
+        (100_000, 50, 0.0, 1 << 30),
+        (100_000, 100, 0.0, 1 << 30),
+        (10_000, 500, 0.0, 1 << 30),
+        (10_000, 500, 0.0, 0),
+        (10_000, 500, 0.05, 1 << 30),
+    ] {
+        let config = TrackConfig { has_store: true, memory_bytes_max, ..TrackConfig::default() };
+        let mut lane = Lane::new(TimeConfig::default(), config);
+        lane.clock.revision = 1;
+        let mut hot = std::collections::BTreeMap::new();
+        let (mut n_cold_bytes, mut n_hot_bytes, mut n_versions, mut n_rows) = (0, 0, 0, 0);
+        let (mut apply_ns, mut checkpoint_ns, mut n_checkpoints) = (0, Vec::new(), 0);
+        let every = n_devices * n_pings / 10;
+        fleet(n_devices, n_pings, late_share, Places::Decimal, |events| {
+            let newest = events.event_time_us().iter().copied().max().unwrap_or(i64::MIN);
+            lane.clock.newest_us = lane.clock.newest_us.max(newest);
+            let begun = running_ns();
+            lane.track.apply(events, &lane.clock);
+            apply_ns += running_ns() - begun;
+            n_rows += events.n_rows();
+            if n_rows / every > n_checkpoints {
+                n_checkpoints += 1;
+                let begun = running_ns();
+                let changes = lane.track.checkpoint(&lane.clock);
+                checkpoint_ns.push(running_ns() - begun);
+                n_versions += changes.rows.iter().map(|(_, rows)| rows.num_rows()).sum::<usize>();
+                n_cold_bytes +=
+                    changes.cold.iter().filter_map(|entry| entry.value.as_ref()).map(Vec::len).sum::<usize>();
+                for entry in changes.hot {
+                    n_hot_bytes += entry.value.as_ref().map_or(0, Vec::len);
+                    match entry.value {
+                        Some(value) => drop(hot.insert(entry.key, value)),
+                        None => drop(hot.remove(&entry.key)),
+                    }
+                }
+                lane.track.committed(lane.clock.revision);
+                lane.clock.revision += 1;
+            }
+        });
+        let (pings, rows, devices) = lane.track.blocks.memory_bytes();
+        let mib = |bytes: usize| bytes as f64 / 1048576.0;
+        let n_hot: usize = hot.values().map(Vec::len).sum();
+        let mut restored = Lane::new(TimeConfig::default(), config);
+        let begun = running_ns();
+        restored.track.restore(&mut hot.into_iter()).unwrap();
+        let restore_ms = (running_ns() - begun) / 1_000_000;
+        eprintln!(
+            "{n_devices} x {n_pings}, {late_share} late, budget {memory_bytes_max}: apply {} ns a ping, checkpoint {} ns a ping, longest {} ms; \
+             written MiB: hot {:.0}, cold {:.1}; {n_versions} versions; held MiB: pings {:.1}, rows {:.1}, devices {:.1}; \
+             restored from {:.1} MiB in {restore_ms} ms",
+            apply_ns / n_rows as u128,
+            checkpoint_ns.iter().sum::<u128>() / n_rows as u128,
+            checkpoint_ns.iter().max().unwrap() / 1_000_000,
+            mib(n_hot_bytes),
+            mib(n_cold_bytes),
+            mib(pings),
+            mib(rows),
+            mib(devices),
+            mib(n_hot),
+        );
+    }
 }

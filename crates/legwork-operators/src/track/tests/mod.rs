@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod geolife;
+mod gpx;
 mod measure;
 mod oracle;
 mod properties;

@@ -1,9 +1,12 @@
 //! A naive track: all events sorted, whole passes over lists, nothing kept between calls. Written from the rules, not from the operator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use legwork_types::geo::haversine_m;
 use legwork_types::time::{TimeConfig, window_start};
+
+#[path = "oracle_metres.rs"]
+mod metres;
 
 use super::Event;
 use crate::track::TrackConfig;
@@ -109,12 +112,13 @@ pub(super) fn answer(events: &[Event], config: &TrackConfig, time: &TimeConfig) 
     let kept: Vec<usize> = (0..pings.len()).filter(|&i| fates[i] == Fate::Kept).collect();
     let mut parts = vec![Part::default(); pings.len()];
     let fixes: Vec<&Event> = kept.iter().map(|&i| &pings[i]).collect();
-    let mut walk = Walk { fixes, config, parts: vec![Part::default(); kept.len()], stays: vec![], trips: vec![] };
-    walk.all();
+    let mut walk = Walk::new(fixes, config);
+    walk.divide();
+    walk.count();
     for (at, &ping) in kept.iter().enumerate() {
         parts[ping] = walk.parts[at];
     }
-    let (stays, trips) = (walk.stays, walk.trips);
+    let (trips, stays) = (walk.trips(), walk.stays);
     Answer {
         movement: movement(&pings, &fates, &parts, time),
         stays,
@@ -163,8 +167,13 @@ struct Walk<'a> {
     fixes: Vec<&'a Event>,
     config: &'a TrackConfig,
     parts: Vec<Part>,
+    /// Breaks over which the device stood still.
+    near: BTreeSet<usize>,
+    /// Fixes at which a cluster begins because they are out of reach of the one before.
+    starts: BTreeSet<usize>,
     stays: Vec<Stay>,
-    trips: Vec<Trip>,
+    /// First and last fix of each trip.
+    trips: Vec<(usize, usize)>,
 }
 
 /// How a cluster that begins at some fix goes on.
@@ -181,7 +190,13 @@ enum Outcome {
     End,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(fixes: Vec<&'a Event>, config: &'a TrackConfig) -> Walk<'a> {
+        let parts = vec![Part::default(); fixes.len()];
+        let (near, starts) = (BTreeSet::new(), BTreeSet::new());
+        Walk { fixes, config, parts, near, starts, stays: vec![], trips: vec![] }
+    }
+
     fn blur_m(&self, i: usize) -> f64 {
         self.config.anchor_accuracy_factor * self.fixes[i].accuracy_m.map_or(0.0, f64::from)
     }
@@ -190,8 +205,16 @@ impl Walk<'_> {
         self.config.stay_radius_m.max(self.blur_m(i))
     }
 
+    fn gate_m(&self, i: usize) -> f64 {
+        self.config.anchor_m_min.max(self.blur_m(i))
+    }
+
     fn leg_us(&self, i: usize) -> i64 {
         self.fixes[i].time_us - self.fixes[i - 1].time_us
+    }
+
+    fn metres(&self, a: usize, b: usize) -> f64 {
+        metres(self.fixes[a], self.fixes[b])
     }
 
     fn is_too_fast(&self, i: usize) -> bool {
@@ -202,14 +225,10 @@ impl Walk<'_> {
         self.is_too_fast(i) || self.leg_us(i) > self.config.gap_max_us
     }
 
-    fn is_near(&self, i: usize) -> bool {
-        metres(self.fixes[i - 1], self.fixes[i]) <= self.config.stay_radius_m
-    }
-
     fn outcome(&self, start: usize) -> Outcome {
         for i in start + 1..self.fixes.len() {
-            let is_within = metres(self.fixes[start], self.fixes[i]) <= self.reach_m(i);
-            if self.is_break(i) && !self.is_near(i) {
+            let is_within = self.metres(start, i) <= self.reach_m(i);
+            if self.is_break(i) && self.metres(i - 1, i) > self.config.stay_radius_m {
                 return Outcome::Gap(i);
             }
             if !is_within {
@@ -223,77 +242,45 @@ impl Walk<'_> {
         Outcome::End
     }
 
-    fn all(&mut self) {
+    /// Stays and trips, and where clusters begin.
+    fn divide(&mut self) {
         let n_fixes = self.fixes.len();
-        let mut start = 0;
-        let mut trip = 0;
+        let (mut start, mut trip) = (0, 0);
         while start < n_fixes {
-            match self.outcome(start) {
+            let until = match self.outcome(start) {
                 Outcome::Stay(_) => {
-                    self.trip(trip, start);
+                    self.trips.push((trip, start));
                     let end = self.stay(start);
                     if end == n_fixes {
                         return;
                     }
                     trip = if self.is_break(end) { end } else { end - 1 };
                     start = end;
+                    self.starts.insert(start);
+                    continue;
                 }
-                Outcome::Left(i) => {
-                    let anchor = self.gates(start, i - 1);
-                    self.count(anchor, i);
-                    start = i;
-                }
+                Outcome::Left(i) => (i, i),
                 Outcome::Gap(i) => {
-                    self.gates(start, i - 1);
-                    self.gap(i);
-                    self.trip(trip, i - 1);
-                    (start, trip) = (i, i);
+                    self.trips.push((trip, i - 1));
+                    trip = i;
+                    (i, i)
                 }
                 Outcome::Still(i) => {
-                    self.gates(start, i - 1);
-                    start = i - 1;
+                    self.near.insert(i);
+                    (i, i - 1)
                 }
                 Outcome::End => {
-                    self.gates(start, n_fixes - 1);
-                    self.trip(trip, n_fixes - 1);
-                    return;
+                    self.trips.push((trip, n_fixes - 1));
+                    (n_fixes, n_fixes)
                 }
+            };
+            let near: Vec<usize> = (start + 1..until.0).filter(|&i| self.is_break(i)).collect();
+            self.near.extend(near);
+            if until.0 == until.1 {
+                self.starts.insert(until.1);
             }
+            start = until.1;
         }
-    }
-
-    fn gap(&mut self, i: usize) {
-        if self.leg_us(i) > self.config.gap_max_us {
-            self.parts[i].gap_m = metres(self.fixes[i - 1], self.fixes[i]);
-        }
-        self.parts[i].gap_us = self.leg_us(i);
-    }
-
-    /// Movement from the anchor to this fix: what lay between was no standing still.
-    fn count(&mut self, anchor: usize, i: usize) {
-        for between in &mut self.parts[anchor + 1..=i] {
-            *between = Part::default();
-        }
-        self.parts[i].distance_m = metres(self.fixes[anchor], self.fixes[i]);
-        self.parts[i].moving_us = self.fixes[i].time_us - self.fixes[anchor].time_us;
-    }
-
-    /// Anchors from `start` to `end`, both in one cluster; gives the last anchor.
-    fn gates(&mut self, start: usize, end: usize) -> usize {
-        let mut anchor = start;
-        for i in start + 1..=end {
-            let gate_m = self.config.anchor_m_min.max(self.blur_m(i));
-            if self.is_break(i) {
-                self.parts[i].still_us = self.leg_us(i);
-                anchor = i;
-            } else if metres(self.fixes[anchor], self.fixes[i]) > gate_m {
-                self.count(anchor, i);
-                anchor = i;
-            } else {
-                self.parts[i].still_us = self.leg_us(i);
-            }
-        }
-        anchor
     }
 
     /// A stay; gives the first fix behind it.
@@ -301,34 +288,25 @@ impl Walk<'_> {
         let Outcome::Stay(recognised) = self.outcome(start) else { unreachable!() };
         let mut members: Vec<usize> = (start..=recognised).collect();
         let mut end = recognised + 1;
-        let mut leaving = None;
+        let mut has_ended = false;
         while end < self.fixes.len() {
             let (lat, lon) = self.mean(&members);
             let from_centre_m = haversine_m(lat, lon, self.fixes[end].lat, self.fixes[end].lon);
             let is_member = if self.is_break(end) {
-                self.is_near(end) || from_centre_m <= self.config.stay_radius_m
+                self.metres(end - 1, end) <= self.config.stay_radius_m || from_centre_m <= self.config.stay_radius_m
             } else {
                 from_centre_m <= self.reach_m(end)
             };
             if !is_member {
-                leaving = Some(from_centre_m);
+                has_ended = true;
                 break;
             }
             members.push(end);
             end += 1;
         }
-        for i in start + 1..end {
-            self.parts[i] = Part { still_us: self.leg_us(i), ..Part::default() };
-        }
-        if let Some(from_centre_m) = leaving {
-            if self.is_break(end) {
-                self.gap(end);
-            } else {
-                self.parts[end] = Part { distance_m: from_centre_m, moving_us: self.leg_us(end), ..Part::default() };
-            }
-        }
+        self.near.extend(members.iter().skip(1).filter(|&&i| is_break_of(&self.fixes, self.config, i)));
         let (lat, lon) = self.mean(&members);
-        let end_us = leaving.map(|_| self.fixes[end - 1].time_us);
+        let end_us = has_ended.then(|| self.fixes[end - 1].time_us);
         let n_pings = members.len() as i64;
         self.stays.push(Stay { start_us: self.fixes[start].time_us, end_us, lat, lon, n_pings });
         end
@@ -341,14 +319,25 @@ impl Walk<'_> {
         (lat / n, lon / n)
     }
 
-    /// A trip, where there was movement.
-    fn trip(&mut self, start: usize, end: usize) {
-        let distance_m: f64 = self.parts[start..=end].iter().skip(1).map(|part| part.distance_m).sum();
-        if distance_m > 0.0 {
-            let (start_us, end_us) = (self.fixes[start].time_us, self.fixes[end].time_us);
-            self.trips.push(Trip { start_us, end_us, distance_m });
-        }
+    /// Trips where there was movement.
+    fn trips(&self) -> Vec<Trip> {
+        let distance_m = |&(from, to): &(usize, usize)| -> f64 {
+            self.parts[from..=to].iter().skip(1).map(|part| part.distance_m).sum()
+        };
+        let moved = self.trips.iter().filter(|trip| distance_m(trip) > 0.0);
+        moved
+            .map(|trip| Trip {
+                start_us: self.fixes[trip.0].time_us,
+                end_us: self.fixes[trip.1].time_us,
+                distance_m: distance_m(trip),
+            })
+            .collect()
     }
+}
+
+fn is_break_of(fixes: &[&Event], config: &TrackConfig, i: usize) -> bool {
+    let (a, b) = (fixes[i - 1], fixes[i]);
+    is_too_fast(a, b, config) || b.time_us - a.time_us > config.gap_max_us
 }
 
 fn movement(

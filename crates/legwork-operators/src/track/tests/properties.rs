@@ -360,6 +360,11 @@ fn verdicts_count_each_event_once() {
     let second = lane.apply(&[event(150, Some(1)), event(150, None), event(200, Some(3)), event(200, Some(2))]);
     assert_eq!(second.refused, [(1, Verdict::Duplicate), (3, Verdict::Duplicate)]);
     assert_eq!(second.n_reordered, 1);
+    // The battery of a ping that is not the newest is not kept: the same ping again is the same.
+    let with_battery = |time_s: i64| Event { battery_pct: Some(50.0), ..event(time_s, None) };
+    lane.apply(&[with_battery(300), with_battery(310)]);
+    let again = lane.apply(&[with_battery(300), with_battery(310)]);
+    assert_eq!(again.refused, [(0, Verdict::Duplicate), (1, Verdict::Duplicate)]);
     let newest = event(20 * DAY_US / SECOND_US, None);
     let third = lane.apply(&[newest, event(300, None)]);
     assert_eq!(third.refused, [(1, Verdict::Late)]);

@@ -68,9 +68,8 @@ fn a_desk_is_one_stay() {
 
 #[test]
 fn a_drive_is_as_long_as_it_is() {
-    // With a fix each second, noise of 4 m is a good part of the 15 m between two anchors.
-    let intervals = [(1, 1.0, 0.05), (2, 2.0, 0.02), (3, 5.0, 0.02), (4, 10.0, 0.02), (5, 30.0, 0.02), (6, 60.0, 0.02)];
-    for (seed, every_s, tolerance) in intervals {
+    let tolerance = 0.02;
+    for (seed, every_s) in (1..=4).flat_map(|seed| [1.0, 2.0, 5.0, 10.0, 30.0, 60.0].map(|every_s| (seed, every_s))) {
         let mut random = Random(seed);
         let events = drive(every_s, &mut random);
         let distance_m = total(&mut run(&events), "distance_m");
@@ -148,4 +147,58 @@ fn stops_are_stays() {
         let seconds: f64 = ["moving_s", "stationary_s", "gap_s"].map(|c| total(&mut lane, c)).iter().sum();
         assert!((seconds - (time_s - every_s)).abs() < 1e-6);
     }
+}
+
+/// A walk of 1.2 m/s to and fro over 70 m, with fixes each five seconds that wander by a few metres, as those of a phone outdoors do.
+#[test]
+fn a_walk_within_the_stay_radius_counts() {
+    for seed in 0..10 {
+        let mut random = Random(seed);
+        let (mut events, mut walked_m) = (Vec::new(), 0.0);
+        let (mut north_error_m, mut east_error_m) = (0.0, 0.0);
+        for n in 0..240 {
+            let time_s = f64::from(n) * 5.0;
+            // Ten minutes at rest, ten of walking.
+            let is_walking = n >= 120;
+            let at = walked_m % 140.0;
+            let north_m = if at > 70.0 { 140.0 - at } else { at };
+            north_error_m = 0.95 * north_error_m + random.normal() * 0.3;
+            east_error_m = 0.95 * east_error_m + random.normal() * 0.3;
+            events.push(fix(time_s, north_m + north_error_m, east_error_m, 0.0, &mut random));
+            walked_m += if is_walking { 6.0 } else { 0.0 };
+        }
+        let mut lane = run(&events);
+        assert_eq!(lane.rows("stays").len(), 1, "seed {seed}");
+        let distance_m = total(&mut lane, "distance_m");
+        assert!((distance_m / walked_m - 1.0).abs() < 0.15, "seed {seed}: {distance_m} of {walked_m} m");
+        let moving_s = total(&mut lane, "moving_s");
+        assert!((moving_s - 600.0).abs() < 60.0, "seed {seed}: {moving_s} s");
+    }
+}
+
+/// A receiver that lost its signal shows the old place for a while and then leaps; and one that leaps away and comes back.
+#[test]
+fn a_leap_counts_when_it_was_true() {
+    let drive = |from: i64, to: i64, shift_m: f64| {
+        (from..to).map(move |s| fix(s as f64, 15.0 * s as f64 + shift_m, 0.0, 0.0, &mut Random(1))).collect::<Vec<_>>()
+    };
+    let mut through_tunnel = drive(0, 300, 0.0);
+    // Forty seconds at the tunnel's mouth, of which the way is 600 m.
+    through_tunnel.extend((300..340).map(|s| fix(s as f64, 15.0 * 299.0, 0.0, 0.0, &mut Random(1))));
+    through_tunnel.extend(drive(340, 600, 0.0));
+    let distance_m = total(&mut run(&through_tunnel), "distance_m");
+    assert!((distance_m / (599.0 * 15.0) - 1.0).abs() < 0.01, "{distance_m} m");
+
+    let mut astray = drive(0, 300, 0.0);
+    astray.extend(drive(300, 310, 3_000.0));
+    astray.extend(drive(310, 600, 0.0));
+    let distance_m = total(&mut run(&astray), "distance_m");
+    assert!((distance_m / (599.0 * 15.0) - 1.0).abs() < 0.02, "{distance_m} m");
+
+    // Half an hour elsewhere, too far to be a receiver's error.
+    let mut far = drive(0, 300, 0.0);
+    far.extend(drive(300, 2100, 60_000.0));
+    far.extend(drive(2100, 2400, 0.0));
+    let distance_m = total(&mut run(&far), "distance_m");
+    assert!((distance_m / (2399.0 * 15.0) - 1.0).abs() < 0.01, "{distance_m} m");
 }
