@@ -209,3 +209,25 @@ def test_backfill_refuses_what_a_running_lane_may_still_write(kafka, registry, t
     run("backfill", "--input", "gps=old.csv", *config, cwd=folder)
     service.wait_for("SELECT count(*) FROM gps_pings", 510)
     assert service.one("SELECT count(*) FROM rep_positions WHERE device_id = 'd1'") == 1
+
+
+def test_check_names_lanes_that_do_not_go_on(kafka, registry, topics, up):
+    topic = topics("gps", partitions=1)
+    produce(kafka, registry, topic, 100, now_us() - 3_600 * US)
+    service = up({"gps": topic}, sets=FAST, group=f"g-{topic}")
+    service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 100)
+    folder = folder_of(service)
+    service.stop()
+
+    def findings(*more, code=0):
+        done = run("check", "--json", "--config", "legwork.toml", *more, cwd=folder, check=False)
+        assert done.returncode == code, done
+        return {finding["hop"].split()[0]: finding for finding in json.loads(done.stdout)}
+
+    found = findings()
+    assert {found[hop]["status"] for hop in ("store", "lake", "lanes")} == {"ok"}, found
+    assert "can be written" in found["lake"]["message"]
+    assert "made with the settings" in findings("--set", "time.window=1m", code=75)["lane"]["message"]
+    shutil.rmtree(folder / "store" / "lanes")
+    assert "has no checkpoint" in findings(code=75)["lane"]["message"]
+    assert findings("--set", "store.url=file:///proc/nothing", code=75)["store"]["status"] == "failed"

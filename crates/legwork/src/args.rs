@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Sends a simulated organisation's events to a Kafka.
     Simulate(SimulateArgs),
-    /// Checks the configuration and every hop: broker, topics, registry, schemas.
+    /// Checks the configuration and every hop: broker, topics, registry, schemas, store, lake, lanes.
     Check(CheckArgs),
     /// Prints the configuration as it is in force, or its JSON Schema.
     #[command(subcommand)]

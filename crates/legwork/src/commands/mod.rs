@@ -2,6 +2,7 @@
 
 mod backfill;
 mod check;
+mod check_kept;
 mod config;
 mod demo;
 mod explain;

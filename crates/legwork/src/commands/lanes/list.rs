@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::error::ArrowError;
+use legwork_runtime::lane_settings;
 use legwork_state::Head;
 use legwork_state::recovery::{Decision, Found, TableSeen, TopicSeen, decide};
 use legwork_types::{Kind, LaneId};
@@ -35,10 +36,12 @@ pub(super) async fn run(config: &Config, format: Format) -> Result<()> {
     let waiting = legwork_runtime::StoredLanes::new(live.clone(), Default::default(), 0).map(|lanes| lanes.n_rows());
     let waiting = waiting.map_err(anyhow::Error::msg)?;
     let heads: HashMap<LaneId, Head> = live.into_iter().map(|lane| (lane.lane, lane.head)).collect();
+    let operators = crate::topics::operators(config);
     let rows: Vec<Row> = lanes
         .into_iter()
         .map(|lane| {
             let (kind, head) = (kind_of(config, &lane.topic), heads.get(&lane).cloned());
+            let settings = kind.map(|kind| lane_settings(kind, &operators));
             let seen = tables_seen(&transactions, &lane, kind);
             let numbers = seen.iter().filter_map(|(table, seen)| match seen {
                 TableSeen::Through(through) => Some((table.clone(), *through)),
@@ -46,7 +49,7 @@ pub(super) async fn run(config: &Config, format: Format) -> Result<()> {
             });
             Row {
                 lake: numbers.collect(),
-                problem: problem(&lane, head.as_ref(), &seen),
+                problem: problem(&lane, head.as_ref(), settings.as_deref(), &seen),
                 n_rows_waiting: head.as_ref().map(|_| waiting.get(&lane).copied().unwrap_or(0)),
                 kind,
                 head,
@@ -59,10 +62,12 @@ pub(super) async fn run(config: &Config, format: Format) -> Result<()> {
     output::print(format, schema, futures::stream::iter([Ok::<_, ArrowError>(batch)]), std::io::stdout()).await
 }
 
-/// Why a lane would not go on, as far as store and lake can tell: the topic is not asked.
+/// Why a lane would not go on, as far as store and lake can tell: the topic is not asked. `settings`: those of the configuration, where they
+/// are to be compared.
 pub(in crate::commands) fn problem(
     lane: &LaneId,
     head: Option<&Head>,
+    settings: Option<&str>,
     lake: &BTreeMap<String, TableSeen>,
 ) -> Option<String> {
     if lane.topic.starts_with(data::FILES) || lane.topic.starts_with(data::REPAIR) {
@@ -74,9 +79,9 @@ pub(in crate::commands) fn problem(
         log_end: i64::MAX,
         n_partitions: head.map_or(1, |head| head.n_partitions),
     };
-    let settings = head.map(|head| head.settings.clone()).unwrap_or_default();
-    let found =
-        Found { lane, head, pending: &[], settings: &settings, topic: &topic, n_partitions_of_others: None, lake };
+    let own = head.map(|head| head.settings.as_str()).unwrap_or_default();
+    let settings = settings.unwrap_or(own);
+    let found = Found { lane, head, pending: &[], settings, topic: &topic, n_partitions_of_others: None, lake };
     match decide(&found) {
         Decision::Halt(halt) => Some(halt.to_string()),
         Decision::Start | Decision::Resume(_) => None,
@@ -130,12 +135,14 @@ mod tests {
             lake_tables: BTreeMap::from([("calls".to_owned(), 3)]),
             ..Head::default()
         };
-        let of = |head: Option<&Head>, seen| problem(&lane, head, &lake(seen)).unwrap_or_default();
+        let of = |head: Option<&Head>, seen| problem(&lane, head, None, &lake(seen)).unwrap_or_default();
         assert_eq!(of(Some(&head), TableSeen::Through(4)), "");
         assert!(of(Some(&head), TableSeen::Through(5)).contains("the store is older"));
         assert!(of(Some(&head), TableSeen::Through(2)).contains("only through 2"));
+        let changed = problem(&lane, Some(&head), Some("time.window=60s"), &lake(TableSeen::Through(4)));
+        assert!(changed.is_some_and(|problem| problem.contains("made with the settings")));
         assert!(of(None, TableSeen::Through(2)).contains("has no checkpoint"));
         let files = LaneId::new(format!("{}gps-1", data::FILES), 0);
-        assert_eq!(problem(&files, None, &lake(TableSeen::Through(2))), None);
+        assert_eq!(problem(&files, None, None, &lake(TableSeen::Through(2))), None);
     }
 }

@@ -14,7 +14,6 @@ use crate::args::LanesCommand;
 use crate::config::{self, Config, Overrides};
 use crate::topics;
 
-#[allow(unused_imports, reason = "check uses it")]
 pub(super) use list::problem;
 
 pub(super) async fn run(command: LanesCommand) -> Result<()> {
