@@ -2,7 +2,7 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/legwork/target
 SHELL := /bin/bash
 
-.PHONY: help demo test nightly check bench release setup
+.PHONY: help demo test nightly sim faults check bench release setup
 
 help: ## Shows this.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ test: ## All tests: unit, property, golden, end to end with a real Kafka and rea
 
 nightly: ## The property tests with 10,000 cases; a failing one prints its seed.
 	LEGWORK_CASES=10000 cargo test -p legwork-operators properties -- --nocapture
+
+SEEDS ?= 1000
+sim: ## The simulated world with SEEDS=1000 seeds; a failing one is told.
+	LEGWORK_SIM_SEEDS=$(SEEDS) cargo test -p legwork-runtime whatever_happens -- --nocapture
 
 faults: ## Faults for real: 200 kills under load, zombies, a full disk, brokers and object stores that fail. Half an hour.
 	@scripts/setup test
