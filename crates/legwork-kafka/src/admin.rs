@@ -184,6 +184,21 @@ impl Admin {
         offsets.collect()
     }
 
+    /// A topic's identity, from brokers that tell it: a topic made anew has another. *Errors*: as [`Admin::describe`].
+    pub fn topic_id(&self, topic: &str) -> Result<Option<String>, KafkaError> {
+        let client = self.client.inner();
+        let failed = |error: &ClientError| KafkaError::from_request(&self.bootstrap, "to describe a topic", error);
+        let metadata = client.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| failed(&error))?;
+        match crate::ffi::topic_ids(client, metadata.orig_broker_id(), &[topic], ANSWER_WITHIN) {
+            Ok(mut ids) => Ok(ids.remove(topic)),
+            Err(RDKafkaErrorCode::OperationTimedOut) => {
+                Err(failed(&ClientError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)))
+            }
+            // Brokers before Kafka 3.1, and the embedded one, do not know the request.
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Whether the keys of a topic's newest messages lie where this partitioner puts them. Takes 15 s at most. *Errors*: as
     /// [`Admin::describe`].
     pub fn routing(&self, topic: &str, partitioner: Partitioner) -> Result<Routing, KafkaError> {

@@ -25,7 +25,7 @@ pub struct LaneCommit {
     pub through: u32,
     /// Rows, each batch with the number of the checkpoint that delivers them: batches up to what the table holds already are left out.
     /// Rows that an earlier commit left out on purpose (open ones) come with the number of the checkpoint that brings them now.
-    /// *Shape:* the table's columns without `lane` and `day`.
+    /// *Shape:* the table's columns without `lane` and `day`. Versions that have a `lane` keep it: repair writes for others.
     pub rows: Vec<(u32, RecordBatch)>,
 }
 
@@ -215,6 +215,9 @@ impl Attempts<'_> {
 }
 
 fn with_lane(table: &LakeTable, rows: &RecordBatch, lane: &LaneId) -> Result<RecordBatch, LakeError> {
+    if rows.column_by_name(LANE).is_some() {
+        return Ok(rows.clone());
+    }
     let lane: ArrayRef =
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(lane.to_string(), rows.num_rows())));
     let field = Arc::new(Field::new(LANE, lane.data_type().clone(), false));

@@ -14,6 +14,7 @@ mod layout;
 mod local;
 mod log;
 mod maintain;
+mod newest;
 mod pin;
 mod store;
 mod table;

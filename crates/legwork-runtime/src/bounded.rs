@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use legwork_codec::files::{FileBatch, FileError, FileInput, FileReader};
-use legwork_types::{EventBatch, Kind, LaneState, LiveTables, Lookup, SnapshotFuture, Table};
+use legwork_operators::Need;
+use legwork_types::{EventBatch, Kind, LaneId, LaneState, LiveTables, Lookup, SnapshotFuture, Table};
 use parking_lot::Mutex;
 
 use crate::lane::{Lane, LaneSpec, Origin, reject_row};
@@ -23,9 +25,34 @@ pub fn run_files(
     reference: ReferenceTables,
     progress: &mut dyn FnMut(FileProgress),
 ) -> Result<Arc<dyn LiveTables>, FileError> {
+    let name = |kind: Kind| Arc::from(format!("{kind} (files)"));
+    let lanes = run_to_end(inputs, config, &name, progress)?;
+    let newest_us = lanes.values().filter_map(Lane::newest_us).max();
+    Ok(Arc::new(EndedLanes { lanes: Mutex::new(lanes.into_values().collect()), reference, newest_us }))
+}
+
+/// As [`run_files`], for what is to be kept: one lane a kind with the name that `name` gives it, and everything that it would hand over at
+/// its first checkpoint, open rows closed. *Errors:* as there.
+pub fn run_files_to_rows(
+    inputs: Vec<FileInput>,
+    config: LaneConfig,
+    name: &dyn Fn(Kind) -> Arc<str>,
+    progress: &mut dyn FnMut(FileProgress),
+) -> Result<Vec<EndedLane>, FileError> {
+    let lanes = run_to_end(inputs, config, name, progress)?;
+    Ok(lanes.into_values().map(EndedLane::new).collect())
+}
+
+fn run_to_end(
+    inputs: Vec<FileInput>,
+    config: LaneConfig,
+    name: &dyn Fn(Kind) -> Arc<str>,
+    progress: &mut dyn FnMut(FileProgress),
+) -> Result<BTreeMap<Kind, Lane>, FileError> {
     let space = Space::open(&config.spill);
     let config = Arc::new(config);
-    let mut lanes: BTreeMap<Kind, Lane> = BTreeMap::new();
+    // Each with its rows so far: numbers of rows go on from file to file, so that they tell all rows of a lane apart.
+    let mut lanes: BTreeMap<Kind, (Lane, i64)> = BTreeMap::new();
     let readers = inputs
         .into_iter()
         .map(|input| Ok((input.kind, FileReader::open(input)?)))
@@ -33,33 +60,90 @@ pub fn run_files(
     let bytes_total = readers.iter().map(|(_, reader)| reader.progress().1.unwrap_or(0)).sum();
     let mut done = FileProgress { bytes_read: 0, bytes_total, n_events: 0 };
     for (kind, mut reader) in readers {
-        let lane = lanes.entry(kind).or_insert_with(|| {
-            let name: Arc<str> = Arc::from(format!("{kind} (files)"));
-            Lane::new(&LaneSpec {
+        let (lane, n_rows) = lanes.entry(kind).or_insert_with(|| {
+            let spec = LaneSpec {
                 kind,
-                topic: name,
+                topic: name(kind),
                 partition: 0,
                 past_us_max: None,
                 config: config.clone(),
                 space: space.clone(),
                 metrics: None,
-            })
+            };
+            (Lane::new(&spec), 0)
         });
         let bytes_before = done.bytes_read;
+        let first = *n_rows;
         while let Some(batch) = reader.next() {
-            let FileBatch { events, mut rejects } = batch?;
+            let FileBatch { mut events, mut rejects } = batch?;
             done.n_events += (events.n_rows() + rejects.len()) as u64;
+            events.offsets.iter_mut().for_each(|offset| *offset += first);
+            rejects.iter_mut().for_each(|reject| reject.offset += first);
+            let offsets = events.offsets.iter().copied().chain(rejects.iter().map(|reject| reject.offset));
+            *n_rows = offsets.max().map_or(*n_rows, |newest| (*n_rows).max(newest + 1));
             let events = validated(events, &mut rejects);
             lane.ingest(events, rejects, &[], &Rows);
             done.bytes_read = bytes_before + reader.progress().0;
             progress(done);
         }
     }
-    for lane in lanes.values_mut() {
+    let end = |(kind, (mut lane, _)): (Kind, (Lane, i64))| {
         lane.end();
+        (kind, lane)
+    };
+    Ok(lanes.into_iter().map(end).collect())
+}
+
+/// A lane of files that has come to its end.
+pub struct EndedLane {
+    lane: Lane,
+}
+
+impl std::fmt::Debug for EndedLane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EndedLane").field("lane", &self.lane()).finish()
     }
-    let newest_us = lanes.values().filter_map(Lane::newest_us).max();
-    Ok(Arc::new(EndedLanes { lanes: Mutex::new(lanes.into_values().collect()), reference, newest_us }))
+}
+
+impl EndedLane {
+    fn new(mut lane: Lane) -> EndedLane {
+        let settled = lane.settle(Need::Tables, &|_| Err("files have no store".to_owned()));
+        settled.expect("an operator without a store wants nothing of it");
+        EndedLane { lane }
+    }
+
+    /// Its name.
+    pub fn lane(&self) -> LaneId {
+        self.lane.id()
+    }
+
+    /// What its events are.
+    pub fn kind(&self) -> Kind {
+        self.lane.kind
+    }
+
+    /// Newest event time, microseconds.
+    pub fn newest_us(&self) -> Option<i64> {
+        self.lane.newest_us()
+    }
+
+    /// The accounting.
+    pub fn status(&self) -> legwork_types::LaneStatus {
+        self.lane.status(LaneState::Ended, "", 0, None, false)
+    }
+
+    /// Rows of a table of facts, of rejected or of late events, as versions of the first checkpoint. *Shape:* [`Table::version_schema`]; their
+    /// order may differ from run to run.
+    pub fn versions(&mut self, table: Table) -> Vec<RecordBatch> {
+        let Some(rows) = self.lane.snapshot(table.name()) else { return Vec::new() };
+        let chunks = (0..rows.n_chunks()).map(|chunk_idx| rows.chunk(chunk_idx, None));
+        chunks.map(|rows| rows::first_versions(table, &rows)).collect()
+    }
+
+    /// The accepted events as their table has them, in chunks; none where they are not kept. Their order is that of the files.
+    pub fn events(&mut self) -> Option<Arc<dyn legwork_types::TableSnapshot>> {
+        self.lane.snapshot(self.lane.kind.table())
+    }
 }
 
 /// How far a run over files has come.

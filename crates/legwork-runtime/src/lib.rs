@@ -24,9 +24,12 @@ mod source;
 mod stream_lane;
 mod worker;
 
-pub use bounded::{FileProgress, run_files};
+pub use bounded::{EndedLane, FileProgress, run_files, run_files_to_rows};
 pub use config::{DeadLetterSink, LaneConfig, PartitionOf, RawEvents, SpillConfig, TopicConfig};
-pub use delivery::{Delivery, DeliveryOptions, LakeRows, LakeSink, Landed};
+pub use delivery::{
+    Delivery, DeliveryOptions, LakeRows, LakeSink, Landed, StoredLane, StoredLanes, lake_tables as lane_tables,
+    settings as lane_settings,
+};
 pub use event_log::event_table_schema;
 pub use metrics::PipelineMetrics;
 pub use pipeline::{Pipeline, PipelineHealth};

@@ -63,6 +63,20 @@ pub(crate) fn versions(table: Table, rows: &RecordBatch, number: u32) -> RecordB
     RecordBatch::try_new(table.version_schema(), columns).expect("a log's table has no revision of its own")
 }
 
+/// Rows of a snapshot as versions that the first checkpoint writes.
+pub(crate) fn first_versions(table: Table, rows: &RecordBatch) -> RecordBatch {
+    let column = |name: &str| -> ArrayRef {
+        match (name, rows.column_by_name(name)) {
+            ("revision", _) => Arc::new(Int64Array::from(vec![1; rows.num_rows()])),
+            ("is_deleted", _) => Arc::new(BooleanArray::from(vec![false; rows.num_rows()])),
+            (_, column) => column.expect("a snapshot has its table's columns").clone(),
+        }
+    };
+    let schema = table.version_schema();
+    let columns = schema.fields().iter().map(|field| column(field.name())).collect();
+    RecordBatch::try_new(schema, columns).expect("columns have their table's types")
+}
+
 /// Each row of a batch as one line of JSON.
 pub(crate) fn json_lines(columns: &RecordBatch) -> Vec<String> {
     let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());

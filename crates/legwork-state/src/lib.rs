@@ -60,6 +60,15 @@ pub struct PendingRows {
     pub rows: Vec<u8>,
 }
 
+/// What a lane's newest checkpoint says, read without claiming it: its owner goes on meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peeked {
+    /// The newest checkpoint.
+    pub head: Head,
+    /// Rows that are not in the lake yet, or that the store has not heard to be there, by number.
+    pub pending: Vec<PendingRows>,
+}
+
 /// One atomic step of a lane.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {

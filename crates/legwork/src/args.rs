@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use legwork_types::Kind;
+use legwork_types::{Kind, LaneId};
 
 use crate::config::{Overrides, Span};
 use crate::output::Format;
@@ -45,9 +45,9 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Runs the ingest with HTTP and metrics, without the PostgreSQL port.
     Run(UpArgs),
-    /// Answers SQL: of a running Legwork, or over files run through the same operators.
+    /// Answers SQL: of a running Legwork, of the store and lake in a folder, or over files run through the same operators.
     #[command(
-        after_help = "Examples:\n  legwork sql 'SELECT * FROM rep_activity ORDER BY window_start DESC LIMIT 10'\n  legwork sql --input gps=pings.csv.gz --map device_id=uid --map event_time=datetime \\\n    'SELECT device_id, sum(raw_m) / 1000 AS raw_km FROM device_movement GROUP BY device_id'"
+        after_help = "Examples:\n  legwork sql 'SELECT * FROM rep_activity ORDER BY window_start DESC LIMIT 10'\n  legwork sql --data /var/lib/legwork 'SELECT count(*) FROM gps_pings'\n  legwork sql --input gps=pings.csv.gz --map device_id=uid --map event_time=datetime \\\n    'SELECT device_id, sum(raw_m) / 1000 AS raw_km FROM device_movement GROUP BY device_id'"
     )]
     Sql(SqlArgs),
     /// Explains a device's distance ping by ping: what was counted, what was not, and why.
@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Sends a simulated organisation's events to a Kafka.
     Simulate(SimulateArgs),
-    /// Checks the configuration and every hop: broker, topics, registry, schemas.
+    /// Checks the configuration and every hop: broker, topics, registry, schemas, store, lake, lanes.
     Check(CheckArgs),
     /// Prints the configuration as it is in force, or its JSON Schema.
     #[command(subcommand)]
@@ -69,6 +69,18 @@ pub(crate) enum Command {
     Schemas(SchemasCommand),
     /// Runs the small schema registry alone.
     Registry(RegistryArgs),
+    /// Puts recorded files into the lake, once: through the same operators as everything else.
+    ///
+    /// The files of a kind are one set, with a name that follows from what they hold. Giving the same set again changes nothing, and goes on
+    /// where it was interrupted. Give all files of a device, a rep or a deal together: what lies between two sets is not measured. Refused
+    /// are files that the lake has already, changed files, and days that a running lane may still write.
+    #[command(
+        after_help = "Examples:\n  legwork backfill --input gps=2025-01.csv.gz --input gps=2025-02.csv.gz --data /var/lib/legwork\n  legwork sql --data /var/lib/legwork 'SELECT device_id, sum(distance_m) FROM device_movement GROUP BY 1'"
+    )]
+    Backfill(BackfillArgs),
+    /// Lists the lanes of the store, or lets one go on that has halted.
+    #[command(subcommand)]
+    Lanes(LanesCommand),
     /// Prints a topic's messages, decoded, one JSON object a line.
     Tap(TapArgs),
 }
@@ -124,6 +136,9 @@ pub(crate) struct SqlArgs {
     /// A running Legwork: http://... or postgres://...
     #[arg(long, conflicts_with = "input", default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
+    /// A folder, or address, with store and lake: what is there is asked, whether a Legwork runs on it or not.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["input", "url"])]
+    pub(crate) data: Option<String>,
     #[command(flatten)]
     pub(crate) files: InputArgs,
     /// Width of the fact window, such as 1m (5m otherwise).
@@ -241,6 +256,69 @@ pub(crate) enum SchemasCommand {
     Register(ConfigArgs),
 }
 
+/// Where store and lake are.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DataArgs {
+    /// Folder, or address, with store and lake; those of the configuration otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackfillArgs {
+    #[command(flatten)]
+    pub(crate) files: InputArgs,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Prints one JSON object a kind.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LanesCommand {
+    /// Lists lanes: checkpoint, next offset, settings, and how far each table of the lake has them.
+    ///
+    /// Reads the store beside whoever owns the lanes; nothing is claimed. A lane whose row has a problem does not go on by itself.
+    List(LanesListArgs),
+    /// Lets a halted lane go on, after showing what is lost and what is read again.
+    ///
+    /// It claims the lane, so stop the instance that has it, or start it anew afterwards: its claim ends. What the lane counted stays
+    /// wherever its state is of any use; otherwise the lane starts anew from the topic's first message, the rows it has in the lake are
+    /// retracted and computed again. Refuses where the outcome would be wrong: then it says what to do instead.
+    Accept(LanesAcceptArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LanesListArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// How rows are printed.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LanesAcceptArgs {
+    /// The lane, such as field.gps-pings.v1/3.
+    #[arg(value_name = "TOPIC/PARTITION", value_parser = lane)]
+    pub(crate) lane: LaneId,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Does it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Prints what is to be done, or was done, as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct RegistryArgs {
     /// Address; port 0 takes any free one.
@@ -278,4 +356,8 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 fn kind_file(text: &str) -> Result<(Kind, PathBuf), String> {
     let (kind, file) = text.split_once('=').ok_or("expected KIND=FILE, such as gps=pings.csv.gz")?;
     Ok((kind.parse().map_err(|error: legwork_types::UnknownKind| error.to_string())?, PathBuf::from(file)))
+}
+
+fn lane(text: &str) -> Result<LaneId, String> {
+    LaneId::parse(text).ok_or_else(|| "expected TOPIC/PARTITION, such as field.gps-pings.v1/3".to_owned())
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use legwork_lake::{ErrorKind, Lake, LakeConfig, LakeError, LakeTable, LaneCommit, LaneOutcome};
+use legwork_lake::{ErrorKind, Lake, LakeError, LakeTable, LaneCommit, LaneOutcome};
 use legwork_query::{History, HistoryError, LakeDay, PinnedTable};
 use legwork_runtime::{Delivery, DeliveryOptions, LakeRows, LakeSink, Landed, event_table_schema};
 use legwork_state::StateStore;
@@ -16,6 +16,7 @@ use legwork_state::slate::{SlateConfig, SlateStore};
 use legwork_types::{Kind, LaneId, Table};
 
 use crate::config::{Config, ConfigError};
+use crate::upkeep::lake_config;
 
 /// The store's address that stands for none: state and tables live in memory and are rebuilt from the topics after a restart.
 pub(crate) const MEMORY: &str = "memory:";
@@ -45,9 +46,8 @@ impl Kept {
                 config.store.url
             ))
         })?;
-        let lake = LakeConfig { file_bytes_target: config.lake.file_bytes_target.0, ..LakeConfig::default() };
         let url = lake_url(config);
-        let lake = Lake::open(&url, &options.into_iter().collect(), lake)
+        let lake = Lake::open(&url, &options.into_iter().collect(), lake_config(config))
             .map_err(|error| ConfigError(format!("lake.url {url}: {error}")))?;
         Ok(Some(Kept { store: Arc::new(store), tables: Arc::new(LakeTables::new(lake)) }))
     }
@@ -94,6 +94,23 @@ impl LakeTables {
         let events = Kind::ALL.into_iter().filter(|kind| !kind.is_reference());
         let events = events.map(|kind| LakeTable::events(kind, &event_table_schema(kind)));
         LakeTables { lake, tables: versions.chain(events).map(|table| (table.name().to_owned(), table)).collect() }
+    }
+
+    /// The lake itself.
+    pub(crate) fn lake(&self) -> &Lake {
+        &self.lake
+    }
+
+    /// Every table that it may hold.
+    pub(crate) fn all(&self) -> Vec<LakeTable> {
+        let mut tables: Vec<LakeTable> = self.tables.values().cloned().collect();
+        tables.sort_by(|a, b| a.name().cmp(b.name()));
+        tables
+    }
+
+    /// The table of that name.
+    pub(crate) fn get(&self, name: &str) -> Option<&LakeTable> {
+        self.tables.get(name)
     }
 
     fn table(&self, name: &str) -> Result<&LakeTable, String> {

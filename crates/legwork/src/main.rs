@@ -4,12 +4,14 @@ mod allocator;
 mod args;
 mod commands;
 mod config;
+mod data;
 mod delivery;
 mod exit;
 mod letters;
 mod output;
 mod service;
 mod topics;
+mod upkeep;
 
 use std::process::ExitCode;
 

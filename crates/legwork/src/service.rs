@@ -22,6 +22,7 @@ use crate::config::{Config, ConfigError};
 use crate::delivery::Kept;
 use crate::letters::Letters;
 use crate::topics;
+use crate::upkeep::Schedule;
 
 /// How often the folder of reference files is looked at.
 const REFERENCE_EVERY: Duration = Duration::from_secs(2);
@@ -129,6 +130,10 @@ impl Service {
                     tracing::error!(%error, "the PostgreSQL server ended");
                 }
             });
+        }
+        if let (Some(kept), Some(schedule)) = (&kept, Schedule::of(config)) {
+            let (lake, stopped) = (kept.tables.clone(), stopped.clone());
+            tasks.spawn(async move { schedule.run(&lake, stopped).await });
         }
         Ok(Service { addresses, tables, engine, pipeline, dead_letters, stop, tasks })
     }

@@ -8,6 +8,7 @@ mod builder;
 mod convert;
 mod csv;
 mod error;
+mod fingerprint;
 mod gpx;
 mod input;
 mod lines;
@@ -28,6 +29,7 @@ use arrow::array::RecordBatch;
 use legwork_types::{EventBatch, Kind, Reject};
 
 pub use error::FileError;
+pub use fingerprint::Fingerprint;
 
 use input::{Format, Progress};
 

@@ -5,5 +5,6 @@ mod commits;
 mod engines;
 mod figures;
 mod maintenance;
+mod newest;
 mod s3;
 mod schemas;

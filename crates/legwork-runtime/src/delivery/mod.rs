@@ -8,6 +8,7 @@ mod commit;
 mod keeper;
 mod pending;
 mod recover;
+mod stored;
 mod versions;
 
 use std::collections::HashMap;
@@ -28,9 +29,9 @@ use crate::{ClaimPartition, StartAt};
 pub(crate) use commit::{Covered, LanePending, Outcome, commit};
 pub(crate) use keeper::{Durable, Keeper, Taken};
 pub(crate) use pending::{Part, Pending};
-#[cfg(test)]
-pub(crate) use recover::lake_tables;
-pub(crate) use recover::{Recovered, Refused, recover, settings};
+pub(crate) use recover::{Recovered, Refused, recover};
+pub use recover::{lake_tables, settings};
+pub use stored::{StoredLane, StoredLanes};
 #[cfg(test)]
 pub(crate) use versions::newest;
 

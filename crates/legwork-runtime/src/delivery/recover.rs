@@ -97,7 +97,7 @@ fn refused(error: StoreError) -> Refused {
 }
 
 /// What the state of a lane depends on, as a checkpoint's head has it. Horizons and bounds may change at any time.
-pub(crate) fn settings(kind: Kind, config: &OperatorConfig) -> String {
+pub fn settings(kind: Kind, config: &OperatorConfig) -> String {
     let window_s = config.time.window_us as f64 / 1e6;
     if kind != Kind::Gps {
         return format!("time.window={window_s}s");
@@ -117,7 +117,7 @@ pub(crate) fn settings(kind: Kind, config: &OperatorConfig) -> String {
 }
 
 /// Tables of the lake that a lane of this kind fills.
-pub(crate) fn lake_tables(kind: Kind) -> Vec<&'static str> {
+pub fn lake_tables(kind: Kind) -> Vec<&'static str> {
     let operator = legwork_operators::operator_for(kind, &OperatorConfig::default());
     let mut tables = operator.tables();
     tables.retain(|name| Table::by_name(name).is_some_and(|table| table.def().day.is_some()));
@@ -163,7 +163,7 @@ fn pending_rows(
 }
 
 /// The batch with the columns of a schema, by name: null where it lacks one, without those that the schema lacks.
-fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
+pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
     let column = |field: &Arc<arrow::datatypes::Field>| {
         batch
             .column_by_name(field.name())

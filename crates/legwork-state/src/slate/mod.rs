@@ -2,6 +2,7 @@
 //! whoever had it open; a checkpoint is one write batch and one flush, which is one object made if it is absent.
 
 mod lane;
+mod look;
 mod settings;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -7,6 +7,7 @@ use legwork_kafka::{Admin, Partitioner, Routing, TimestampType, TopicDescription
 use legwork_types::{Kind, Shape};
 use serde::Serialize;
 
+use super::check_kept::check_kept;
 use crate::args::CheckArgs;
 use crate::config::{self, Config};
 use crate::exit::Failure;
@@ -21,17 +22,17 @@ struct Finding {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Status {
+pub(super) enum Status {
     Ok,
     Warning,
     Failed,
 }
 
 #[derive(Debug, Default)]
-struct Findings(Vec<Finding>);
+pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, hop: impl Into<String>, status: Status, message: impl Into<String>) {
+    pub(super) fn add(&mut self, hop: impl Into<String>, status: Status, message: impl Into<String>) {
         self.0.push(Finding { hop: hop.into(), status, message: message.into() });
     }
 }
@@ -45,6 +46,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
     let mut findings = Findings::default();
     findings.add("configuration", Status::Ok, "every key is known and every value makes sense");
     check_registry(&config, &mut findings).await;
+    check_kept(&config, &mut findings).await;
     let kafka = config.clone();
     let brokers = tokio::task::spawn_blocking(move || {
         let mut findings = Findings::default();

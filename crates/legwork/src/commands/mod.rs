@@ -1,9 +1,12 @@
 //! One module a command.
 
+mod backfill;
 mod check;
+mod check_kept;
 mod config;
 mod demo;
 mod explain;
+mod lanes;
 mod publish;
 mod registry;
 mod replay;
@@ -34,6 +37,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Config(command) => config::run(command),
         Command::Schemas(command) => block_on(schemas::run(command)),
         Command::Registry(args) => block_on(registry::run(args)),
+        Command::Backfill(args) => block_on(backfill::run(args)),
+        Command::Lanes(command) => block_on(lanes::run(command)),
         Command::Tap(args) => block_on(tap::run(args)),
     }
 }

@@ -15,13 +15,14 @@ use legwork_types::Kind;
 
 use crate::args::{InputArgs, SqlArgs};
 use crate::config::{self, Config};
+use crate::data;
 use crate::exit::Failure;
 use crate::output::{self, Format};
 use crate::service::{query_options, wall_clock_us};
 use crate::topics;
 
 /// A horizon that no file reaches, with room for sums.
-const UNBOUNDED_US: i64 = i64::MAX / 4;
+pub(crate) const UNBOUNDED_US: i64 = i64::MAX / 4;
 
 /// Rows of one batch read from a file.
 const BATCH_ROWS: usize = 32_768;
@@ -38,6 +39,10 @@ pub(crate) async fn run(args: SqlArgs) -> Result<()> {
     }
     super::start_logging(&config)?;
     let sql = statement(args.sql)?;
+    if args.data.is_some() {
+        data::place(&mut config, args.data.as_deref())?;
+        return over_data(&config, &sql, args.as_of.as_deref(), args.format).await;
+    }
     if args.files.input.is_empty() {
         return over_wire(&args.url, &sql, args.as_of.as_deref(), args.format).await;
     }
@@ -60,6 +65,28 @@ fn statement(argument: Option<String>) -> Result<String> {
     }
 }
 
+/// Asks store and lake where they lie.
+async fn over_data(config: &Config, sql: &str, as_of: Option<&str>, format: Format) -> Result<()> {
+    let options = unlimited(config, None, as_of)?;
+    legwork_query::check(sql)?;
+    let kept = data::open_existing(config).await?;
+    let live = data::stored_lanes(&kept, config).await?;
+    let engine = SqlEngine::with_history(live, kept.tables.clone(), options)?;
+    let result = engine.session().query(sql).await?;
+    output::print(format, result.schema.clone(), result.batches, std::io::stdout()).await
+}
+
+/// Limits of a command that serves one person.
+pub(crate) fn unlimited(config: &Config, now: Option<NowSource>, as_of: Option<&str>) -> Result<QueryOptions> {
+    let options = query_options(config)?;
+    let now = match as_of {
+        Some(as_of) => NowSource::Fixed(topics::parse_time(as_of).map_err(Failure::Usage)?),
+        None => now.unwrap_or(options.now),
+    };
+    let timeout = Duration::from_secs(24 * 3_600);
+    Ok(QueryOptions { now, rows_max: usize::MAX, result_bytes_max: usize::MAX, timeout, ..options })
+}
+
 /// Runs files through the lanes, then asks them.
 pub(crate) async fn over_files(
     config: &Config,
@@ -68,16 +95,7 @@ pub(crate) async fn over_files(
     as_of: Option<&str>,
     format: Format,
 ) -> Result<()> {
-    let mut options = QueryOptions {
-        now: NowSource::Event,
-        rows_max: usize::MAX,
-        result_bytes_max: usize::MAX,
-        ..query_options(config)?
-    };
-    options.timeout = Duration::from_secs(24 * 3_600);
-    if let Some(as_of) = as_of {
-        options.now = NowSource::Fixed(topics::parse_time(as_of).map_err(Failure::Usage)?);
-    }
+    let options = unlimited(config, Some(NowSource::Event), as_of)?;
     // A statement that is refused or wrong need not wait for the files.
     legwork_query::check(sql)?;
     let config = config.clone();
@@ -131,7 +149,7 @@ fn reference_inputs(config: &Config, inputs: Vec<FileInput>) -> Result<(Referenc
     Ok((tables.unwrap_or_default(), (inputs, given)))
 }
 
-fn progress_bar() -> ProgressBar {
+pub(crate) fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{wide_bar} {percent:>3}%  {bytes}/{total_bytes}  {msg}  {elapsed}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

@@ -50,11 +50,19 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
     }
     check_names(&flags, "the command line")?;
     merge(&mut merged, flags);
-    let config: Config = Value::Table(merged)
+    let mut config: Config = Value::Table(merged)
         .try_into()
         .map_err(|error: toml::de::Error| ConfigError(format!("the configuration is wrong: {}", error.message())))?;
+    keep_default_retention(&mut config);
     check_values(&config)?;
     Ok(config)
+}
+
+/// Naming one table must not lift the limits that the others have by default.
+fn keep_default_retention(config: &mut Config) {
+    for (table, span) in Config::default().lake.retention {
+        config.lake.retention.entry(table).or_insert(span);
+    }
 }
 
 fn file(overrides: &Overrides) -> Result<Option<PathBuf>, ConfigError> {
@@ -195,6 +203,14 @@ fn check_values(config: &Config) -> Result<(), ConfigError> {
     if config.track.speed_mps_max <= 0.0 || config.track.accuracy_m_max <= 0.0 || config.track.stay_radius_m <= 0.0 {
         return wrong("track", "positive limits");
     }
+    let tables = super::lake_tables();
+    if let Some(table) = config.lake.retention.keys().find(|table| !tables.contains(table)) {
+        let hint = match nearest(table, &tables) {
+            Some(nearest) => format!("did you mean lake.retention.{nearest}?"),
+            None => format!("expected one of {}", tables.join(", ")),
+        };
+        return Err(ConfigError(format!("lake.retention.{table}: the lake has no table called {table}: {hint}")));
+    }
     if config.kafka.bootstrap.trim().is_empty() {
         return wrong("kafka.bootstrap", "host:port, comma-separated");
     }
@@ -262,6 +278,18 @@ mod tests {
         assert!(check("[topics.gsp]\nenabled = true").is_err_and(|error| error.contains("topics.gps")));
         assert!(check("[topics.gps]\nenable = true").is_err_and(|error| error.contains("topics.gps.enabled")));
         assert_eq!(check("[kafka.options]\n\"any.thing\" = 1"), Ok(()));
+    }
+
+    #[test]
+    fn retention_knows_its_tables_and_keeps_its_defaults() -> Result<(), ConfigError> {
+        let with =
+            |key: &str| Overrides { file: None, set: vec![(format!("lake.retention.{key}"), scalar("\"90d\""))] };
+        let config = load(&with("calls"))?;
+        let kept: Vec<_> = config.lake.retention.iter().map(|(table, span)| format!("{table}={span}")).collect();
+        assert_eq!(kept, ["calls=90d", "gps_pings=60d", "rejected_events=14d"]);
+        let wrong = load(&with("gps_ping")).err().map(|error| error.to_string());
+        assert!(wrong.is_some_and(|error| error.contains("did you mean lake.retention.gps_pings?")));
+        Ok(())
     }
 
     #[test]

@@ -230,6 +230,9 @@ section! {
         commit_every: Span = seconds(60),
         /// How often open rows are committed too.
         open_rows_every: Span = seconds(900),
+        /// How often small files are put together, days beyond their retention dropped, and files that nobody needs deleted: by one instance
+        /// of all. 0s: never by this one.
+        maintain_every: Span = seconds(600),
         /// Size that compaction aims at.
         file_bytes_target: Size = mib(128),
         /// How long tables keep their rows.
@@ -371,6 +374,13 @@ section! {
         /// First day of the week: monday or sunday.
         week_start: String = "monday".to_owned(),
     }
+}
+
+/// Names of the tables that the lake keeps.
+pub(crate) fn lake_tables() -> Vec<String> {
+    let facts = legwork_types::Table::ALL.iter().filter(|table| table.def().day.is_some()).map(|table| table.name());
+    let events = Kind::ALL.into_iter().filter(|kind| !kind.is_reference()).map(Kind::table);
+    facts.chain(events).map(str::to_owned).collect()
 }
 
 fn hostname() -> String {

@@ -2,6 +2,7 @@
 
 mod faults;
 mod kill;
+mod look;
 mod measure;
 mod objects;
 

@@ -1,0 +1,148 @@
+//! `legwork lanes list`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use anyhow::Result;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::error::ArrowError;
+use legwork_runtime::lane_settings;
+use legwork_state::Head;
+use legwork_state::recovery::{Decision, Found, TableSeen, TopicSeen, decide};
+use legwork_types::{Kind, LaneId};
+
+use super::{kind_of, tables_seen};
+use crate::config::Config;
+use crate::data;
+use crate::output::{self, Format};
+
+/// A lane as the list shows it.
+#[derive(Debug)]
+struct Row {
+    lane: LaneId,
+    kind: Option<Kind>,
+    head: Option<Head>,
+    n_rows_waiting: Option<usize>,
+    lake: BTreeMap<String, u32>,
+    problem: Option<String>,
+}
+
+pub(super) async fn run(config: &Config, format: Format) -> Result<()> {
+    let kept = data::open_existing(config).await?;
+    let live = data::read_lanes(&kept).await?;
+    let transactions = data::transactions(&kept).await?;
+    let mut lanes: BTreeSet<LaneId> = live.iter().map(|lane| lane.lane.clone()).collect();
+    lanes.extend(transactions.iter().flat_map(|(_, known)| known.keys().cloned()));
+    let waiting = legwork_runtime::StoredLanes::new(live.clone(), Default::default(), 0).map(|lanes| lanes.n_rows());
+    let waiting = waiting.map_err(anyhow::Error::msg)?;
+    let heads: HashMap<LaneId, Head> = live.into_iter().map(|lane| (lane.lane, lane.head)).collect();
+    let operators = crate::topics::operators(config);
+    let rows: Vec<Row> = lanes
+        .into_iter()
+        .map(|lane| {
+            let (kind, head) = (kind_of(config, &lane.topic), heads.get(&lane).cloned());
+            let settings = kind.map(|kind| lane_settings(kind, &operators));
+            let seen = tables_seen(&transactions, &lane, kind);
+            let numbers = seen.iter().filter_map(|(table, seen)| match seen {
+                TableSeen::Through(through) => Some((table.clone(), *through)),
+                _ => None,
+            });
+            Row {
+                lake: numbers.collect(),
+                problem: problem(&lane, head.as_ref(), settings.as_deref(), &seen),
+                n_rows_waiting: head.as_ref().map(|_| waiting.get(&lane).copied().unwrap_or(0)),
+                kind,
+                head,
+                lane,
+            }
+        })
+        .collect();
+    let batch = batch(&rows)?;
+    let schema = batch.schema();
+    output::print(format, schema, futures::stream::iter([Ok::<_, ArrowError>(batch)]), std::io::stdout()).await
+}
+
+/// Why a lane would not go on, as far as store and lake can tell: the topic is not asked. `settings`: those of the configuration, where they
+/// are to be compared.
+pub(in crate::commands) fn problem(
+    lane: &LaneId,
+    head: Option<&Head>,
+    settings: Option<&str>,
+    lake: &BTreeMap<String, TableSeen>,
+) -> Option<String> {
+    if lane.topic.starts_with(data::FILES) || lane.topic.starts_with(data::REPAIR) {
+        return None;
+    }
+    let topic = TopicSeen::Present {
+        topic_id: None,
+        log_start: 0,
+        log_end: i64::MAX,
+        n_partitions: head.map_or(1, |head| head.n_partitions),
+    };
+    let own = head.map(|head| head.settings.as_str()).unwrap_or_default();
+    let settings = settings.unwrap_or(own);
+    let found = Found { lane, head, pending: &[], settings, topic: &topic, n_partitions_of_others: None, lake };
+    match decide(&found) {
+        Decision::Halt(halt) => Some(halt.to_string()),
+        Decision::Start | Decision::Resume(_) => None,
+    }
+}
+
+fn batch(rows: &[Row]) -> Result<RecordBatch> {
+    let text =
+        |of: &dyn Fn(&Row) -> Option<String>| -> ArrayRef { Arc::new(rows.iter().map(of).collect::<StringArray>()) };
+    let count =
+        |of: &dyn Fn(&Row) -> Option<i64>| -> ArrayRef { Arc::new(rows.iter().map(of).collect::<Int64Array>()) };
+    let newest = rows.iter().map(|row| row.head.as_ref().map(|head| head.newest_us).filter(|us| *us > i64::MIN));
+    let newest: ArrayRef = Arc::new(newest.collect::<TimestampMicrosecondArray>().with_timezone("UTC"));
+    let kind = |row: &Row| match row.kind {
+        Some(kind) => Some(kind.to_string()),
+        None if row.lane.topic.starts_with(data::FILES) => Some("files".to_owned()),
+        None if row.lane.topic.starts_with(data::REPAIR) => Some("repair".to_owned()),
+        None => None,
+    };
+    let lake = |row: &Row| {
+        let tables: Vec<String> = row.lake.iter().map(|(table, number)| format!("{table}={number}")).collect();
+        Some(tables.join(" "))
+    };
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("topic", text(&|row| Some(row.lane.topic.to_string())), false),
+        ("partition", count(&|row| Some(row.lane.partition.into())), false),
+        ("kind", text(&kind), true),
+        ("checkpoint", count(&|row| Some(row.head.as_ref()?.number.into())), true),
+        ("next_offset", count(&|row| Some(row.head.as_ref()?.next_offset)), true),
+        ("newest_event_time", newest, true),
+        ("rows_waiting", count(&|row| i64::try_from(row.n_rows_waiting?).ok()), true),
+        ("lake_through", count(&|row| Some(row.head.as_ref()?.lake_through.into())), true),
+        ("lake_tables", text(&lake), false),
+        ("settings", text(&|row| Some(row.head.as_ref()?.settings.clone())), true),
+        ("problem", text(&|row| row.problem.clone()), true),
+    ])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_are_those_that_recovery_halts_for() {
+        let lane = LaneId::new("t", 0);
+        let lake = |seen| BTreeMap::from([("calls".to_owned(), seen)]);
+        let head = Head {
+            number: 4,
+            n_partitions: 8,
+            settings: "time.window=300s".to_owned(),
+            lake_tables: BTreeMap::from([("calls".to_owned(), 3)]),
+            ..Head::default()
+        };
+        let of = |head: Option<&Head>, seen| problem(&lane, head, None, &lake(seen)).unwrap_or_default();
+        assert_eq!(of(Some(&head), TableSeen::Through(4)), "");
+        assert!(of(Some(&head), TableSeen::Through(5)).contains("the store is older"));
+        assert!(of(Some(&head), TableSeen::Through(2)).contains("only through 2"));
+        let changed = problem(&lane, Some(&head), Some("time.window=60s"), &lake(TableSeen::Through(4)));
+        assert!(changed.is_some_and(|problem| problem.contains("made with the settings")));
+        assert!(of(None, TableSeen::Through(2)).contains("has no checkpoint"));
+        let files = LaneId::new(format!("{}gps-1", data::FILES), 0);
+        assert_eq!(problem(&files, None, None, &lake(TableSeen::Through(2))), None);
+    }
+}

@@ -1,0 +1,233 @@
+"""Commands over store and lake: lanes, SQL without a pipeline, backfill, repair, maintenance."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import BIN, run
+from confluent_kafka import Producer
+from test_kafka import US, encoded_pings, now_us
+
+FAST = ("store.checkpoint_every=200ms", "lake.commit_every=300ms")
+
+
+def produce(kafka, registry, topic, n, start):
+    producer = Producer({"bootstrap.servers": kafka, "partitioner": "murmur2_random"})
+    for key, value in encoded_pings(registry, topic, n, start):
+        producer.produce(topic, key=key, value=value)
+    assert producer.flush(60) == 0
+
+
+def kill(service):
+    service.process.send_signal(signal.SIGKILL)
+    service.process.wait()
+
+
+def folder_of(service):
+    return Path(service.log.name).parent
+
+
+def rows(folder, sql, *more, **kwargs):
+    return json.loads(run("sql", "--data", "store", "--format", "json", *more, sql, cwd=folder, **kwargs).stdout)
+
+
+FACTS = "SELECT count(*) AS n_rows, sum(n_pings) AS n_pings, sum(raw_m) AS raw_m, sum(distance_m) AS distance_m FROM device_movement"
+
+
+def lanes(folder, *config):
+    return json.loads(run("lanes", "list", "--data", "store", "--format", "json", *config, cwd=folder).stdout)
+
+
+def test_sql_over_store_and_lake_sees_what_neither_has_alone(kafka, registry, topics, up):
+    topic = topics("gps", partitions=3)
+    start = now_us() // US * US - 3_600 * US
+    produce(kafka, registry, topic, 3_000, start)
+    service = up({"gps": topic}, sets=FAST, group=f"g-{topic}")
+    service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 3_000)
+    folder = folder_of(service)
+    service.stop()
+    assert rows(folder, "SELECT count(*) AS n FROM gps_pings") == [{"n": 3_000}]
+
+    # What comes now stays in the store: the lake is not due, and the process dies.
+    service = up({"gps": topic}, sets=("store.checkpoint_every=200ms", "lake.commit_every=1h", f"store.url=file://{folder}/store"), group=f"g-{topic}")
+    produce(kafka, registry, topic, 2_000, start + 1_800 * US)
+    service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 5_000)
+    deadline = time.monotonic() + 30
+    while sum(lane["next_offset"] for lane in lanes(folder)) < 5_000:
+        assert time.monotonic() < deadline, lanes(folder)
+        time.sleep(0.2)
+    # Beside the one who owns the lanes, without disturbing it.
+    assert rows(folder, "SELECT count(*) AS n FROM gps_pings") == [{"n": 5_000}]
+    expected = service.sql(FACTS)
+    kill(service)
+    listed = lanes(folder)
+    assert [lane["partition"] for lane in listed] == [0, 1, 2] and {lane["topic"] for lane in listed} == {topic}
+    assert all(lane["problem"] is None and lane["settings"].startswith("time.window=300s") for lane in listed)
+    assert sum(lane["rows_waiting"] for lane in listed) > 2_000
+    (found,) = rows(folder, FACTS)
+    assert found == pytest.approx(expected[0])
+    assert rows(folder, "SELECT sum(n_read) AS n FROM pipeline_lanes") == [{"n": 5_000}]
+    # What only a running lane can tell is refused, not shown empty.
+    done = run("sql", "--data", "store", "SELECT * FROM explain_track('d1', '2020-01-01', '2030-01-01')", cwd=folder, check=False)
+    assert done.returncode == 1 and b"legwork sql --input" in done.stderr
+    done = run("sql", "--data", "nowhere", "SELECT 1", cwd=folder, check=False)
+    assert done.returncode == 2 and b"store.url" in done.stderr
+
+
+def test_a_lane_whose_store_was_lost_is_accepted_and_counts_the_same(kafka, registry, topics, up):
+    topic = topics("gps", partitions=2)
+    produce(kafka, registry, topic, 2_000, now_us() // US * US - 3_600 * US)
+    service = up({"gps": topic}, sets=FAST, group=f"g-{topic}")
+    service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 2_000)
+    (expected,) = service.sql(FACTS)
+    folder = folder_of(service)
+    service.stop()
+    shutil.rmtree(folder / "store" / "lanes")
+    config = ("--config", "legwork.toml")
+    assert all("has no checkpoint" in lane["problem"] for lane in lanes(folder, *config))
+    accept = ("lanes", "accept", "--data", "store", *config, "--json")
+    done = run(*accept, f"{topic}/0", cwd=folder, check=False)
+    assert done.returncode == 2 and b"--yes" in done.stderr
+    for partition in (0, 1):
+        done = json.loads(run(*accept, "--yes", f"{topic}/{partition}", cwd=folder).stdout)
+        assert done["outcome"] == "done" and "SELECT DISTINCT ON" in " ".join(done["meaning"])
+    assert rows(folder, "SELECT count(*) AS n FROM device_movement") == [{"n": 0}], "retracted until they are counted again"
+    assert json.loads(run(*accept, f"{topic}/0", cwd=folder).stdout)["outcome"] == "nothing to accept"
+    service = up({"gps": topic}, sets=(*FAST, f"store.url=file://{folder}/store"), group=f"g-{topic}")
+    service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 2_000)
+    assert service.sql(FACTS)[0] == pytest.approx(expected)
+    service.stop()
+    assert rows(folder, FACTS)[0] == pytest.approx(expected)
+    twice = 'SELECT count(*) AS n, count(DISTINCT (partition, "offset")) AS once FROM gps_pings'
+    assert rows(folder, twice) == [{"n": 4_000, "once": 2_000}]
+
+
+def test_the_lake_is_maintained_while_it_is_written(kafka, registry, topics, up):
+    topic = topics("gps", partitions=2)
+    service = up({"gps": topic}, sets=("store.checkpoint_every=100ms", "lake.commit_every=100ms", "lake.maintain_every=1s"), group=f"g-{topic}")
+    start = now_us() // US * US - 3_600 * US
+    merged = folder_of(service) / "store" / "lake" / "gps_pings"
+    n, deadline = 0, time.monotonic() + 60
+    while not list(merged.glob("day=*/merged-*.parquet")):
+        produce(kafka, registry, topic, 100, start + n * 1_000)
+        n += 100
+        assert time.monotonic() < deadline, service.stderr()[-2000:]
+        time.sleep(0.2)
+    service.wait_for("SELECT count(*) FROM gps_pings", n)
+    assert service.stop() == 0
+    assert "this instance maintains the lake now" in service.stderr() and "the lake was maintained" in service.stderr()
+    assert rows(folder_of(service), "SELECT count(*) AS n FROM gps_pings") == [{"n": n}]
+
+
+def write_pings(path, tracked):
+    lines = ["device_id,event_time,lat,lon,speed_mps"] + [f"{d},{t},{lat!r},{lon!r},{v!r}" for d, t, lat, lon, v in tracked]
+    path.write_text("\n".join(lines) + "\n")
+
+
+EVERY_ROW = "SELECT device_id, window_start, n_pings, raw_m, distance_m, gap_m, moving_s, is_open FROM device_movement ORDER BY 1, 2"
+
+
+def test_backfill_gives_what_the_files_hold_once(tmp_path):
+    from test_files import tracks
+
+    tracked = tracks(n_devices=20, n_pings=600)
+    halves = [[row for row in tracked if (int(row[0][1:]) < 10) == is_first] for is_first in (True, False)]
+    write_pings(tmp_path / "a.csv", halves[0])
+    write_pings(tmp_path / "b.csv", halves[1] + [("d11", halves[1][0][1], 123.0, 0.0, 1.0)])
+    assert all(halves)
+    both = ("--input", "gps=a.csv", "--input", "gps=b.csv")
+    expected = json.loads(run("sql", *both, "--format", "json", EVERY_ROW, cwd=tmp_path).stdout)
+    first = json.loads(run("backfill", *both, "--data", "store", "--json", cwd=tmp_path).stdout)
+    assert (first["outcome"], first["n_accepted"], first["n_rejected"]) == ("done", len(tracked), 1)
+    assert rows(tmp_path, EVERY_ROW) == expected and len(expected) == first["rows"]["device_movement"]
+    assert rows(tmp_path, "SELECT count(*) AS n FROM gps_pings") == [{"n": len(tracked)}]
+    assert rows(tmp_path, "SELECT count(*) AS n FROM rejected_events") == [{"n": 1}]
+    for order in (both, both[2:] + both[:2]):
+        again = json.loads(run("backfill", *order, "--data", "store", "--json", cwd=tmp_path).stdout)
+        assert (again["outcome"], again["lane"]) == ("already there", first["lane"])
+    assert rows(tmp_path, EVERY_ROW) == expected
+
+    def refused(*args):
+        done = run("backfill", *args, "--data", "store", cwd=tmp_path, check=False)
+        assert done.returncode == 2, done
+        return done.stderr.decode()
+
+    assert "is in the lake already" in refused("--input", "gps=a.csv")
+    write_pings(tmp_path / "c.csv", [(d, t + 1, lat, lon, v) for d, t, lat, lon, v in halves[0]])
+    assert "counted twice" in refused("--input", "gps=c.csv")
+    write_pings(tmp_path / "a.csv", halves[0][1:])
+    assert "not the file that is in the lake" in refused("--input", "gps=a.csv")
+    assert "reference data" in refused("--input", "reps=a.csv")
+    write_pings(tmp_path / "other.csv", [(f"x{d}", t, lat, lon, v) for d, t, lat, lon, v in halves[0]])
+    run("backfill", "--input", "gps=other.csv", "--data", "store", cwd=tmp_path)
+    assert rows(tmp_path, "SELECT count(*) AS n FROM gps_pings") == [{"n": len(tracked) + len(halves[0])}]
+    assert [lane["kind"] for lane in lanes(tmp_path)] == ["files", "files"]
+
+
+def test_a_backfill_that_was_killed_goes_on(tmp_path):
+    from test_files import tracks
+
+    tracked = tracks(n_devices=30, n_pings=4_000)
+    write_pings(tmp_path / "a.csv", tracked)
+    command = ("backfill", "--input", "gps=a.csv", "--data", "store", "--json")
+    lake, n_kills = tmp_path / "store" / "lake", 0
+    for table in ("device_movement", "stays", "gps_pings"):
+        process = subprocess.Popen([BIN, *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (lake / table / "_delta_log" / f"{1:020}.json").exists():
+            time.sleep(0.002)
+        n_kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert n_kills > 0, "it was never killed on its way"
+    run(*command, cwd=tmp_path)
+    assert json.loads(run(*command, cwd=tmp_path).stdout)["outcome"] == "already there"
+    assert rows(tmp_path, "SELECT count(*) AS n, count(DISTINCT arrival_time) AS n_runs FROM gps_pings") == [{"n": len(tracked), "n_runs": 1}]
+    expected = json.loads(run("sql", "--input", "gps=a.csv", "--format", "json", EVERY_ROW, cwd=tmp_path).stdout)
+    assert rows(tmp_path, EVERY_ROW) == expected
+
+
+def test_backfill_refuses_what_a_running_lane_may_still_write(kafka, registry, topics, up):
+    topic = topics("gps", partitions=1)
+    now = now_us() // US * US
+    produce(kafka, registry, topic, 500, now - 3_600 * US)
+    service = up({"gps": topic}, sets=FAST, group=f"g-{topic}")
+    service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 500)
+    folder, day = folder_of(service), 86_400 * US
+    deadline = time.monotonic() + 30
+    while not any(lane["next_offset"] == 500 for lane in lanes(folder)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    config = ("--config", "legwork.toml", "--data", "store")
+    write_pings(folder / "new.csv", [("d1", now - 3 * day, 1.0, 2.0, 0.0), ("d1", now - 20 * day, 1.0, 2.0, 0.0)])
+    done = run("backfill", "--input", "gps=new.csv", *config, cwd=folder, check=False)
+    assert done.returncode == 2 and b"still holds the days from" in done.stderr
+    write_pings(folder / "old.csv", [("d1", now - 20 * day + n * US, 1.0, 2.0, 0.0) for n in range(10)])
+    run("backfill", "--input", "gps=old.csv", *config, cwd=folder)
+    service.wait_for("SELECT count(*) FROM gps_pings", 510)
+    assert service.one("SELECT count(*) FROM rep_positions WHERE device_id = 'd1'") == 1
+
+
+def test_check_names_lanes_that_do_not_go_on(kafka, registry, topics, up):
+    topic = topics("gps", partitions=1)
+    produce(kafka, registry, topic, 100, now_us() - 3_600 * US)
+    service = up({"gps": topic}, sets=FAST, group=f"g-{topic}")
+    service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 100)
+    folder = folder_of(service)
+    service.stop()
+
+    def findings(*more, code=0):
+        done = run("check", "--json", "--config", "legwork.toml", *more, cwd=folder, check=False)
+        assert done.returncode == code, done
+        return {finding["hop"].split()[0]: finding for finding in json.loads(done.stdout)}
+
+    found = findings()
+    assert {found[hop]["status"] for hop in ("store", "lake", "lanes")} == {"ok"}, found
+    assert "can be written" in found["lake"]["message"]
+    assert "made with the settings" in findings("--set", "time.window=1m", code=75)["lane"]["message"]
+    shutil.rmtree(folder / "store" / "lanes")
+    assert "has no checkpoint" in findings(code=75)["lane"]["message"]
+    assert findings("--set", "store.url=file:///proc/nothing", code=75)["store"]["status"] == "failed"
