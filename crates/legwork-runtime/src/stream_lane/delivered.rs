@@ -47,7 +47,10 @@ impl StreamLane {
         let Some(delivery) = self.delivery() else { return };
         let (lane, kind, wake) = (self.lane.id(), self.lane.kind, self.wake.clone());
         self.state = LaneState::Paused;
-        self.detail = "takes up its state".to_owned();
+        // While it tries again, why it has to is worth more.
+        if !matches!(self.claim, Claim::Again(_)) {
+            self.detail = "takes up its state".to_owned();
+        }
         if let Some(recovered) = delivery.take_claimed(&lane) {
             self.claim = Claim::Ready(Box::new(recovered));
             return;

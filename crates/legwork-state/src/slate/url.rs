@@ -92,14 +92,22 @@ fn local(folder: PathBuf, options: &BTreeMap<String, String>) -> Result<Place, S
     Ok(Place { objects: Arc::new(files.with_fsync(true)), root: Path::default(), folder: Some(folder) })
 }
 
-/// Makes the folder and writes to it once, so that a wrong one is found before anything depends on it.
+/// Makes the folder and writes to it once, so that a wrong one is found before anything depends on it. A full one is not wrong: lanes wait
+/// for space.
 fn prepare_folder(folder: &FsPath) -> Result<(), StoreError> {
     let lanes = folder.join("lanes");
     let probe = lanes.join(format!(".probe-{}", std::process::id()));
     let write = || {
         std::fs::create_dir_all(&lanes)?;
-        std::fs::write(&probe, b"legwork")?;
-        std::fs::remove_file(&probe)
+        match std::fs::write(&probe, b"legwork") {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                tracing::warn!(folder = %folder.display(), "the store's folder is full: nothing is kept until there is space");
+                // It may not have been made at all.
+                let _ = std::fs::remove_file(&probe);
+                Ok(())
+            }
+            written => written.and_then(|()| std::fs::remove_file(&probe)),
+        }
     };
     write().map_err(|error| unusable(folder, &error))
 }
