@@ -169,3 +169,70 @@ pub(super) fn column_counts<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a
     let column = rows.column_by_name(name);
     column.and_then(|column| column.as_primitive_opt()).with_context(|| format!("no count {name}"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use arrow::array::{ArrayRef, TimestampMicrosecondArray};
+
+    use super::*;
+
+    const MINUTE: i64 = 60_000_000;
+
+    /// Pings of a device at these minutes, as late events keep them.
+    fn late(device: &str, minutes: &[i64]) -> RecordBatch {
+        let event = |minute: &i64| {
+            let time = chrono::DateTime::from_timestamp_micros(minute * MINUTE).unwrap().format("%FT%T%.6fZ");
+            format!(
+                r#"{{"event_id":"e{minute}","source":"s","device_id":"{device}","event_time":"{time}","lat":52.1234567,"lon":13.7654321}}"#
+            )
+        };
+        let events: ArrayRef = Arc::new(StringArray::from_iter_values(minutes.iter().map(event)));
+        let offsets: ArrayRef = Arc::new(Int64Array::from(minutes.to_vec()));
+        let arrivals = TimestampMicrosecondArray::from(vec![7; minutes.len()]).with_timezone("UTC");
+        RecordBatch::try_from_iter([("event", events), ("offset", offsets), ("arrival_time", Arc::new(arrivals) as _)])
+            .unwrap()
+    }
+
+    fn pings(device: &str, minutes: &[i64]) -> RecordBatch {
+        decode_late(Kind::Gps, &late(device, minutes)).unwrap()
+    }
+
+    #[test]
+    fn late_events_are_read_as_they_were() {
+        let rows = pings("d", &[3, 5]);
+        assert_eq!(column_times(&rows, "event_time").unwrap().values(), &[3 * MINUTE, 5 * MINUTE]);
+        let lat = rows["lat"].as_primitive::<arrow::datatypes::Float64Type>();
+        assert_eq!((lat.value(1).to_bits(), rows.num_rows()), (52.123_456_7_f64.to_bits(), 2));
+        assert!(decode_late(Kind::Gps, &pings("d", &[1])).is_err(), "these are no late events");
+        assert_eq!(pings("d", &[]).num_rows(), 0);
+    }
+
+    #[test]
+    fn rows_are_final_when_the_horizon_has_passed_and_enough_fixes_follow() {
+        let minutes: Vec<i64> = (0..5_000).collect();
+        let stored = |minutes: &[i64]| Stored { accepted: vec![pings("d", minutes)], late: Vec::new() };
+        let zone = |minutes: &[i64], has_retention| {
+            zones(Kind::Gps, &stored(minutes), 1_440 * MINUTE, has_retention).unwrap().remove("d")
+        };
+        let floor = 4_999 - 1_440;
+        let expected = Zone { from_us: i64::MIN, until_us: (floor - 120) * MINUTE };
+        assert_eq!(zone(&minutes, false), Some(expected));
+        assert_eq!(zone(&minutes, true), Some(Zone { from_us: DAY_US, ..expected }));
+        let few: Vec<i64> = (0..20).chain([4_999]).collect();
+        assert_eq!(zone(&few, false), None, "too few fixes to tell");
+        let sparse: Vec<i64> = (0..100).map(|n| n * 100).collect();
+        assert_eq!(zone(&sparse, false).map(|zone| zone.until_us / MINUTE), Some((85 - 32) * 100));
+    }
+
+    #[test]
+    fn late_and_accepted_events_are_counted_together_and_once() {
+        let stored =
+            Stored { accepted: vec![pings("d", &[0, 1, 9])], late: vec![pings("d", &[4, 5]), pings("d", &[5])] };
+        let lane = LaneId::new("t", 0);
+        let tables = recompute(Kind::Gps, &lane, &stored, &OperatorConfig::default()).unwrap();
+        let (_, movement) = tables.iter().find(|(table, _)| *table == Table::DeviceMovement).unwrap();
+        let counts = movement.iter().flat_map(|rows| column_counts(rows, "n_pings").unwrap().values().to_vec());
+        assert_eq!(counts.collect::<Vec<_>>(), [3, 2]);
+    }
+}
