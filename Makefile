@@ -22,6 +22,10 @@ test: ## All tests: unit, property, golden, end to end with a real Kafka and rea
 nightly: ## The property tests with 10,000 cases; a failing one prints its seed.
 	LEGWORK_CASES=10000 cargo test -p legwork-operators properties -- --nocapture
 
+faults: ## Faults for real: 200 kills under load, zombies, a full disk, brokers and object stores that fail. Half an hour.
+	@scripts/setup test
+	scripts/faults
+
 check: ## The fast lane: format, lints, boundaries between crates, tests of the fast crates.
 	@scripts/setup build
 	cargo fmt --all --check

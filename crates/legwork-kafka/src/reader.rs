@@ -170,7 +170,7 @@ impl PartitionReader for Reader {
         if !self.seek_now(queue) {
             return ReadOutcome::Messages(0);
         }
-        let now_us = now_us();
+        let mut fetched_us = now_us();
         let (mut n_messages, mut n_bytes) = (0, 0);
         let (mut next_offset, mut error) = (self.next_offset, None);
         queue.read(limit.n_messages_max, |item| match item {
@@ -181,7 +181,11 @@ impl PartitionReader for Reader {
                 if n_messages > 0 && n_bytes + size > limit.n_bytes_max {
                     return Next::Leave;
                 }
-                into.push(message(&fetched, now_us));
+                // The queue fills while it is read: no message may be told to have been fetched before it was sent.
+                if fetched.timestamp_ms.is_some_and(|sent_ms| sent_ms.saturating_mul(1_000) > fetched_us) {
+                    fetched_us = now_us();
+                }
+                into.push(message(&fetched, fetched_us));
                 next_offset = fetched.offset + 1;
                 n_messages += 1;
                 n_bytes += size;

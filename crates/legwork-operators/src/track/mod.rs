@@ -1,16 +1,11 @@
 //! The track of each device: how far it really travelled, where it stood, where it is.
 //!
-//! The rules, in event-time order over the pings of a device, unique by time (of two with the same time the larger by sent time, then
-//! content, stays):
+//! In event-time order over the pings of a device, unique by time (of two with the same time the larger by sent time, then content, stays):
+//! what is filtered, what is a gap, what is standing still, what is movement, with each parameter and its source: `docs/track.md`. Why it is
+//! so: `docs/decisions/0007-jitter-by-how-fixes-follow.md`.
 //!
-//! 1. Pings at 0, 0 or of negative accuracy, mock ones, and those of worse accuracy than `accuracy_m_max` are left out.
-//! 2. A fix reached and left at an impossible speed is an outlier and left out. Speeds are those from the last fix kept and to the next.
-//! 3. A leg that took longer than `gap_max`, or is impossible though its fix was kept, is no travel. Where its ends, or its end and the
-//!    centre of the stay, lie within `stay_radius_m`, the device stood still; otherwise its chord is a gap.
-//! 4. Fixes within `stay_radius_m` (or their own blur, `anchor_accuracy_factor` times accuracy) of the first of them form a cluster.
-//!    Once it has lasted `stay_min` it is a stay, whose fixes count no metres; its centre is then the mean of its fixes.
-//! 5. Outside of stays, a fix farther from the anchor than its gate (`anchor_m_min` or its blur) is movement: the leg from the anchor
-//!    counts, with all the time since, and the fix is the new anchor. So is the fix that leaves its cluster. Other time is standing still.
+//! A device's past lies in chunks: its pings, compressed, with the rows, stays and trips that were done when the chunk ended, and the fold's
+//! state where it began. A late ping folds its chunk again, and those after it until the state is what it was.
 //!
 //! What lives here: the fold over pings, the pings themselves, and the rows. What does not: who carries the device, where accounts are.
 

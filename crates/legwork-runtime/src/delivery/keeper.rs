@@ -91,7 +91,7 @@ impl Keeper {
 
     /// Whether so many rows have come since the last checkpoint that the next one should not be left waiting.
     pub(crate) fn is_crowded(&self, n_rows: usize) -> bool {
-        n_rows > self.delivery.waiting_rows_max / 4
+        n_rows > self.delivery.waiting_rows_max / 2
     }
 
     /// Whether reading should wait until the lake has taken some of the rows.
