@@ -10,7 +10,7 @@ from conftest import BIN, Legwork, free_port, run
 
 def test_help_teaches_and_wrong_usage_is_2(tmp_path):
     assert b"legwork demo" in run("--help", cwd=tmp_path).stdout
-    for command in "demo up run sql explain replay simulate check config schemas registry tap".split():
+    for command in "demo up run sql explain replay simulate check config schemas registry tap lanes backfill repair".split():
         assert run(command, "--help", cwd=tmp_path).stdout
     assert run("nonsense", cwd=tmp_path, check=False).returncode == 2
 
@@ -39,13 +39,14 @@ def test_schemas_are_listed_and_registered(registry, tmp_path):
 
 
 def test_simulate_check_and_tap_on_a_real_kafka(kafka, registry, tmp_path):
-    flags = ("--set", f"registry.url={registry.ready['registry']}", "--set", f"kafka.bootstrap={kafka}")
+    store = f"store.url=file://{tmp_path}/store"
+    flags = ("--set", f"registry.url={registry.ready['registry']}", "--set", f"kafka.bootstrap={kafka}", "--set", store)
     run("simulate", "--reps", "20", "--for", "4s", "--speed", "600", *flags, cwd=tmp_path)
     findings = json.loads(run("check", "--json", *flags, cwd=tmp_path).stdout)
     assert all(finding["status"] == "ok" for finding in findings), findings
     lines = run("tap", "field.gps-pings.v1", "-n", "3", "--from-start", *flags, cwd=tmp_path).stdout.decode().splitlines()
     assert len(lines) == 3 and all("device_id" in json.loads(line) for line in lines)
-    done = run("check", "--json", "--set", f"kafka.bootstrap=127.0.0.1:{free_port()}", "--set", "registry.url=http://127.0.0.1:1", cwd=tmp_path, check=False)
+    done = run("check", "--json", "--set", store, "--set", f"kafka.bootstrap=127.0.0.1:{free_port()}", "--set", "registry.url=http://127.0.0.1:1", cwd=tmp_path, check=False)
     assert done.returncode == 75
     failed = {finding["hop"].split()[0] for finding in json.loads(done.stdout) if finding["status"] == "failed"}
     assert failed == {"registry", "broker"}

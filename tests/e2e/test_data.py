@@ -1,6 +1,7 @@
 """Commands over store and lake: lanes, SQL without a pipeline, backfill, repair, maintenance."""
 
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import BIN, run
+from conftest import BIN, SCHEMAS, run
 from confluent_kafka import Producer
 from test_kafka import US, encoded_pings, now_us
 
@@ -46,14 +47,15 @@ def test_sql_over_store_and_lake_sees_what_neither_has_alone(kafka, registry, to
     topic = topics("gps", partitions=3)
     start = now_us() // US * US - 3_600 * US
     produce(kafka, registry, topic, 3_000, start)
-    service = up({"gps": topic}, sets=FAST, group=f"g-{topic}")
+    same = f"instance.id=i-{topic}"
+    service = up({"gps": topic}, sets=(same, *FAST), group=f"g-{topic}")
     service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 3_000)
     folder = folder_of(service)
     service.stop()
     assert rows(folder, "SELECT count(*) AS n FROM gps_pings") == [{"n": 3_000}]
 
     # What comes now stays in the store: the lake is not due, and the process dies.
-    service = up({"gps": topic}, sets=("store.checkpoint_every=200ms", "lake.commit_every=1h", f"store.url=file://{folder}/store"), group=f"g-{topic}")
+    service = up({"gps": topic}, sets=(same, "store.checkpoint_every=200ms", "lake.commit_every=1h", f"store.url=file://{folder}/store"), group=f"g-{topic}")
     produce(kafka, registry, topic, 2_000, start + 1_800 * US)
     service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 5_000)
     deadline = time.monotonic() + 30
@@ -81,7 +83,8 @@ def test_sql_over_store_and_lake_sees_what_neither_has_alone(kafka, registry, to
 def test_a_lane_whose_store_was_lost_is_accepted_and_counts_the_same(kafka, registry, topics, up):
     topic = topics("gps", partitions=2)
     produce(kafka, registry, topic, 2_000, now_us() // US * US - 3_600 * US)
-    service = up({"gps": topic}, sets=FAST, group=f"g-{topic}")
+    same = f"instance.id=i-{topic}"
+    service = up({"gps": topic}, sets=(same, *FAST), group=f"g-{topic}")
     service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 2_000)
     (expected,) = service.sql(FACTS)
     folder = folder_of(service)
@@ -97,7 +100,7 @@ def test_a_lane_whose_store_was_lost_is_accepted_and_counts_the_same(kafka, regi
         assert done["outcome"] == "done" and "SELECT DISTINCT ON" in " ".join(done["meaning"])
     assert rows(folder, "SELECT count(*) AS n FROM device_movement") == [{"n": 0}], "retracted until they are counted again"
     assert json.loads(run(*accept, f"{topic}/0", cwd=folder).stdout)["outcome"] == "nothing to accept"
-    service = up({"gps": topic}, sets=(*FAST, f"store.url=file://{folder}/store"), group=f"g-{topic}")
+    service = up({"gps": topic}, sets=(same, *FAST, f"store.url=file://{folder}/store"), group=f"g-{topic}")
     service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", 2_000)
     assert service.sql(FACTS)[0] == pytest.approx(expected)
     service.stop()
@@ -231,3 +234,89 @@ def test_check_names_lanes_that_do_not_go_on(kafka, registry, topics, up):
     shutil.rmtree(folder / "store" / "lanes")
     assert "has no checkpoint" in findings(code=75)["lane"]["message"]
     assert findings("--set", "store.url=file:///proc/nothing", code=75)["store"]["status"] == "failed"
+
+
+def produce_tracked(kafka, registry, topic, tracked):
+    """Pings of (device, time, lat, lon, speed) in this order."""
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+    from confluent_kafka.schema_registry.avro import AvroSerializer
+    from confluent_kafka.serialization import MessageField, SerializationContext
+
+    serializer = AvroSerializer(SchemaRegistryClient({"url": registry.ready["registry"]}), (SCHEMAS / "gps.avsc").read_text())
+    context = SerializationContext(topic, MessageField.VALUE)
+    blank = {f["name"]: None for f in json.loads((SCHEMAS / "gps.avsc").read_text())["fields"]}
+    producer = Producer({"bootstrap.servers": kafka, "partitioner": "murmur2_random"})
+    for device, t, lat, lon, speed in tracked:
+        ping = {**blank, "event_id": f"{device}-{t}", "source": "test", "device_id": device, "event_time": t, "lat": lat, "lon": lon, "speed_mps": speed}
+        producer.produce(topic, key=device.encode(), value=serializer(ping, context))
+        producer.poll(0)
+    assert producer.flush(60) == 0
+
+
+def wander(device, start, n, every_s, rng):
+    """A device that walks, stands and is silent by turns."""
+    lat, lon, t, found = 52.5 + rng.random(), 13.4, start, []
+    for i in range(n):
+        t += rng.randrange(every_s // 2, every_s * 2) * US + (7_200 * US if i % 97 == 96 else 0)
+        if i % 40 < 25:
+            lat, lon = lat + rng.uniform(2e-4, 1e-3), lon + rng.uniform(-1e-3, 1e-3)
+        found.append((device, t, round(lat + rng.uniform(-2e-5, 2e-5), 7), round(lon, 7), round(rng.uniform(0, 20), 1)))
+    return found
+
+
+def test_repair_counts_what_came_too_late(kafka, registry, topics, up):
+    topic = topics("gps", partitions=2)
+    day, rng = 86_400 * US, random.Random(11)
+    start = (now_us() // day - 12) * day
+    tracked = [row for device in range(4) for row in wander(f"d{device}", start + rng.randrange(day), 2_200, 240, rng)]
+    # Of two devices a stretch comes when they are days ahead; of one so close to its end that its lane still holds those days.
+    late = [row for row in tracked if row[0] in ("d0", "d1") and start + 1.5 * day < row[1] < start + 2.2 * day]
+    in_time = [row for row in tracked if row not in set(late)]
+    in_time.sort(key=lambda row: row[1])
+    settings = ("time.late_horizon=1d", f"instance.id=i-{topic}", *FAST)
+    service = up({"gps": topic}, sets=settings, group=f"g-{topic}")
+    produce_tracked(kafka, registry, topic, in_time)
+    service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", len(in_time))
+    produce_tracked(kafka, registry, topic, late)
+    service.wait_for("SELECT sum(n_late) FROM pipeline_lanes", len(late))
+    folder = folder_of(service)
+    # Into the lake, open rows too.
+    service.stop()
+    config = ("--config", "legwork.toml", "--set", "time.late_horizon=1d")
+    write_pings(folder / "all.csv", tracked)
+
+    def oracle(sql):
+        return json.loads(run("sql", "--input", "gps=all.csv", "--format", "json", sql, cwd=folder).stdout)
+
+    first_clock = min(max(row[1] for row in tracked if row[0] == device) for device in ("d0", "d1", "d2", "d3"))
+    until = f"to_timestamp_micros({first_clock - day - 10_800 * US})"
+    movement = f"SELECT device_id, window_start, n_pings, raw_m, distance_m, gap_m, moving_s, stationary_s, gap_s FROM device_movement WHERE window_end < {until} ORDER BY 1, 2"
+    stays = f"SELECT device_id, stay_start, stay_end, n_pings, lat, lon FROM stays WHERE stay_end < {until} ORDER BY 1, 2"
+    trips = f"SELECT device_id, trip_start, trip_end, n_pings, distance_m FROM trips WHERE trip_end < {until} ORDER BY 1, 2"
+    coverage = f"SELECT device_id, day, h3_cell, n_pings FROM device_coverage WHERE day < to_timestamp_micros({start + 4 * day}) ORDER BY 1, 2, 3"
+    assert rows(folder, movement) != oracle(movement), "the late ones are not counted yet"
+
+    def repair(first, last, *more, code=0):
+        date = lambda n: time.strftime("%Y-%m-%d", time.gmtime((start + n * day) // US))
+        done = run("repair", "--from", date(first), "--to", date(last), "--data", "store", *config, *more, cwd=folder, check=False)
+        assert done.returncode == code, done
+        return done
+
+    assert b"still counts what comes late" in repair(0, 13, code=2).stderr
+    assert b"repair with the same" in repair(0, 4, "--set", "time.window=1m", code=2).stderr
+    before = rows(folder, movement)
+    dry = json.loads(repair(0, 4, "--dry-run", "--json").stdout)
+    assert rows(folder, movement) == before
+    done = json.loads(repair(0, 4, "--json").stdout)
+    assert {**done, "dry_run": True} == dry and (done["n_late"], done["n_keys"], done["n_keys_incomplete"]) == (len(late), 2, 0)
+    for sql in (movement, stays, trips, coverage):
+        assert rows(folder, sql) == oracle(sql), sql
+    again = json.loads(repair(0, 4, "--json").stdout)
+    assert all(table == {"written": 0, "retracted": 0} for table in again["tables"].values()), again
+    # What the lane writes afterwards does not undo it.
+    service = up({"gps": topic}, sets=(*settings, f"store.url=file://{folder}/store"), group=f"g-{topic}")
+    more = wander("d0", max(row[1] for row in tracked if row[0] == "d0"), 20, 60, rng)
+    produce_tracked(kafka, registry, topic, more)
+    service.wait_for("SELECT sum(n_accepted) FROM pipeline_lanes", len(in_time) + len(more))
+    service.stop()
+    assert rows(folder, movement) == oracle(movement)

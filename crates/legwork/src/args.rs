@@ -78,6 +78,15 @@ pub(crate) enum Command {
         after_help = "Examples:\n  legwork backfill --input gps=2025-01.csv.gz --input gps=2025-02.csv.gz --data /var/lib/legwork\n  legwork sql --data /var/lib/legwork 'SELECT device_id, sum(distance_m) FROM device_movement GROUP BY 1'"
     )]
     Backfill(BackfillArgs),
+    /// Computes the days anew that late events belong to, from everything that is stored, by the operators that lanes have.
+    ///
+    /// An event that comes later than time.late_horizon behind its device's or rep's newest one is kept in late_events and counted nowhere. This
+    /// counts it: rows of device_movement, stays, trips, device_coverage, rep_emails, rep_messages and touches that come out differently get a
+    /// new version in the lake, rows that are no more are retracted. Twice is once. Refused are days that a lane still counts.
+    #[command(
+        after_help = "Examples:\n  legwork repair --from 2026-10-01 --to 2026-11-01 --dry-run\n  legwork repair --from 2026-10-01 --to 2026-11-01 --data /var/lib/legwork"
+    )]
+    Repair(RepairArgs),
     /// Lists the lanes of the store, or lets one go on that has halted.
     #[command(subcommand)]
     Lanes(LanesCommand),
@@ -271,6 +280,26 @@ pub(crate) struct BackfillArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Prints one JSON object a kind.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RepairArgs {
+    /// Late events from this time on, RFC 3339 or a day.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: String,
+    /// Late events before this time, RFC 3339 or a day.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Shows what would change, and changes nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Prints one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]

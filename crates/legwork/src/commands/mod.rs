@@ -9,6 +9,7 @@ mod explain;
 mod lanes;
 mod publish;
 mod registry;
+mod repair;
 mod replay;
 mod schemas;
 mod simulate;
@@ -38,6 +39,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Schemas(command) => block_on(schemas::run(command)),
         Command::Registry(args) => block_on(registry::run(args)),
         Command::Backfill(args) => block_on(backfill::run(args)),
+        Command::Repair(args) => block_on(repair::run(args)),
         Command::Lanes(command) => block_on(lanes::run(command)),
         Command::Tap(args) => block_on(tap::run(args)),
     }

@@ -5,7 +5,8 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::datatypes::Int64Type;
 use legwork_kafka::Admin;
 use legwork_lake::{IS_DELETED, LaneCommit, LaneOutcome, REVISION};
 use legwork_operators::OperatorConfig;
@@ -248,8 +249,18 @@ async fn carry_out(kept: &Kept, known: &Known, kind: Kind, accepted: Accepted) -
 async fn retract(kept: &Kept, lane: &LaneId, kind: Kind, number: u32) -> Result<()> {
     let facts = legwork_runtime::lane_tables(kind).into_iter().filter(|name| Table::by_name(name).is_some());
     let tables: HashMap<&str, _> = facts.filter_map(|name| Some((name, kept.tables.get(name)?))).collect();
+    let mut found = Vec::new();
     for (name, table) in tables {
         let rows = kept.tables.lake().newest_of_lane(table, lane, None).await.map_err(data::lake_error)?;
+        if rows.iter().any(is_repaired) {
+            bail!(
+                "rows of lane {lane} in table {name} were repaired, and win over all that the lane writes, so it cannot count them anew: restore \
+                 the store, or set the settings back; or give another store.url and lake.url to what is read from now on"
+            );
+        }
+        found.push((name, table, rows));
+    }
+    for (name, table, rows) in found {
         if rows.iter().all(|rows| rows.num_rows() == 0) {
             continue;
         }
@@ -263,8 +274,14 @@ async fn retract(kept: &Kept, lane: &LaneId, kind: Kind, number: u32) -> Result<
     Ok(())
 }
 
+/// Whether a row has a revision that no checkpoint has.
+fn is_repaired(rows: &RecordBatch) -> bool {
+    let revisions = rows.column_by_name(REVISION).and_then(|revisions| revisions.as_primitive_opt::<Int64Type>());
+    revisions.is_some_and(|revisions| revisions.values().iter().any(|revision| *revision > i64::from(u32::MAX)))
+}
+
 /// The same rows as retractions of a checkpoint.
-pub(crate) fn retraction(rows: &RecordBatch, number: u32) -> Result<RecordBatch> {
+fn retraction(rows: &RecordBatch, number: u32) -> Result<RecordBatch> {
     let n_rows = rows.num_rows();
     let schema = rows.schema();
     let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| -> ArrayRef {
@@ -282,6 +299,15 @@ pub(crate) fn retraction(rows: &RecordBatch, number: u32) -> Result<RecordBatch>
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repaired_rows_are_told_by_their_revision() {
+        let rows = |revision: i64| {
+            let revisions: ArrayRef = Arc::new(Int64Array::from(vec![1, revision]));
+            RecordBatch::try_from_iter([(REVISION, revisions)]).unwrap()
+        };
+        assert!(!is_repaired(&rows(i64::from(u32::MAX))) && is_repaired(&rows(1 << 32)));
+    }
 
     fn known(head: Option<Head>, topic: TopicSeen, through: u32) -> Known {
         Known {
