@@ -436,6 +436,10 @@ impl LogSource for KafkaSource {
         }
     }
 
+    fn n_claiming(&self) -> usize {
+        self.claims.len() + self.eager.as_ref().map_or(0, Vec::len)
+    }
+
     fn close(&mut self) {
         self.probe = None;
         self.shared.is_closing.store(true, Ordering::Release);

@@ -1,6 +1,6 @@
 //! A pipeline: one source, some workers, many lanes; its tables and its health.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,7 +60,8 @@ pub(crate) struct Shared {
 struct Health {
     troubles: BTreeMap<String, String>,
     fatal: Option<String>,
-    n_lanes: usize,
+    lanes: HashSet<(Arc<str>, i32)>,
+    n_claiming: usize,
 }
 
 /// Whether a pipeline does its work, and why not.
@@ -68,6 +69,8 @@ struct Health {
 pub struct PipelineHealth {
     /// Lanes that it owns.
     pub n_lanes: usize,
+    /// Partitions that were assigned and whose lanes are not there yet: what is asked now lacks their rows.
+    pub n_awaited: usize,
     /// Hops that do not answer, with what to do.
     pub troubles: BTreeMap<String, String>,
     /// It cannot go on at all.
@@ -175,12 +178,15 @@ impl Shared {
 
     fn health(&self) -> PipelineHealth {
         let health = self.health.lock().clone();
-        let mut lanes = Vec::new();
+        let (mut lanes, mut n_there) = (Vec::new(), 0);
         for worker in &self.workers {
             let progress = worker.progress.lock();
+            n_there += progress.statuses.len();
             lanes.extend(progress.statuses.iter().filter(|lane| lane.state != LaneState::Running).cloned());
         }
-        PipelineHealth { n_lanes: health.n_lanes, troubles: health.troubles, fatal: health.fatal, lanes }
+        let Health { troubles, fatal, lanes: owned, n_claiming } = health;
+        let n_awaited = n_claiming + owned.len().saturating_sub(n_there);
+        PipelineHealth { n_lanes: owned.len(), n_awaited, troubles, fatal, lanes }
     }
 
     /// Lanes of one topic are spread over the workers.
@@ -194,6 +200,7 @@ impl Shared {
             return;
         };
         let worker = self.worker(reader.partition());
+        let id = (topic.name.clone(), reader.partition());
         // The bound is the process's, and it may own all partitions of the topic.
         let mut config = LaneConfig::clone(&self.config);
         config.operators.track.memory_bytes_max /= u64::try_from(reader.n_partitions().max(1)).unwrap_or(1);
@@ -209,9 +216,9 @@ impl Shared {
         };
         let decoder = Decoder::new(topic.kind, topic.format.clone(), self.config.message_bytes_max);
         let lane = StreamLane::new(spec, reader, (decoder, &topic.format), config, worker.waker());
-        if worker.send(Command::Add(Box::new(lane))) {
-            self.health.lock().n_lanes += 1;
-        }
+        self.health.lock().lanes.insert(id);
+        // A worker that has stopped needs no lane.
+        worker.send(Command::Add(Box::new(lane)));
     }
 }
 
@@ -228,6 +235,7 @@ impl Control {
             for event in self.source.poll(POLL) {
                 self.handle(event);
             }
+            self.shared.health.lock().n_claiming = self.source.n_claiming();
             if last_commit.elapsed() >= COMMIT_EVERY {
                 last_commit = Instant::now();
                 self.commit();
@@ -285,8 +293,7 @@ impl Control {
             }
             SourceEvent::Revoked { partitions, lost, done } => {
                 tracing::info!(n_partitions = partitions.len(), "partitions revoked");
-                let n_lanes = &mut self.shared.health.lock().n_lanes;
-                *n_lanes = n_lanes.saturating_sub(partitions.len());
+                self.shared.health.lock().lanes.retain(|lane| !partitions.contains(lane));
                 let done = Done::new(done);
                 if let Some(delivery) = &self.shared.config.delivery {
                     for (topic, partition) in &partitions {

@@ -14,6 +14,11 @@ pub trait LogSource: Send {
     /// Stores the offsets up to which lanes have read, for monitoring: (topic, partition, next offset).
     fn commit(&mut self, offsets: &[(Arc<str>, i32, i64)]);
 
+    /// Partitions that were assigned and are not handed out yet: their claims are under way.
+    fn n_claiming(&self) -> usize {
+        0
+    }
+
     /// Leaves the group. All readers have been dropped.
     fn close(&mut self);
 }

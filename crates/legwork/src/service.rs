@@ -318,6 +318,12 @@ pub(crate) fn reasons(health: PipelineHealth, config: &Config) -> ReadinessRepor
     if health.n_lanes == 0 && reasons.is_empty() {
         reasons.push("no partition is assigned yet".to_owned());
     }
+    if health.n_awaited > 0 {
+        reasons.push(format!(
+            "lanes of {} assigned partitions are being taken up: answers lack their newest rows",
+            health.n_awaited
+        ));
+    }
     for lane in health.lanes {
         if matches!(lane.state, LaneState::Paused | LaneState::Halted) {
             reasons.push(format!("lane {}-{} is {}: {}", lane.topic, lane.partition, lane.state.as_str(), lane.detail));

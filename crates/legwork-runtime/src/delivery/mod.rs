@@ -102,6 +102,9 @@ pub struct DeliveryOptions {
     pub runtime: tokio::runtime::Handle,
 }
 
+/// Lanes of the store, and when they were listed.
+type Listed = (Instant, Arc<[(LaneId, Head)]>);
+
 /// Delivery of one pipeline.
 #[derive(Debug)]
 pub struct Delivery {
@@ -109,7 +112,7 @@ pub struct Delivery {
     /// Lanes claimed before their readers came.
     claimed: Mutex<HashMap<LaneId, Recovered>>,
     /// Lanes of the store as last listed, and when.
-    known: tokio::sync::Mutex<Option<(Instant, Arc<[(LaneId, Head)]>)>>,
+    known: tokio::sync::Mutex<Option<Listed>>,
     /// Held while rows go into the lake: of two rounds at once the one that began first would find itself outrun.
     pub(crate) round: tokio::sync::Mutex<()>,
 }
