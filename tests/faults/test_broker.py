@@ -3,6 +3,7 @@
 import os
 import time
 
+from confluent_kafka import KafkaError, KafkaException
 from proof import prove
 from stream import Stream, topics_of_stream
 
@@ -16,8 +17,18 @@ def own_topics(broker):
     admin = AdminClient({"bootstrap.servers": broker.address})
 
     def make(kind, partitions, **config):
-        admin.create_topics([NewTopic(kind, partitions, 1, config=config)])[kind].result(30)
-        return kind
+        # It listens a little before it answers.
+        for n_left in range(10, -1, -1):
+            try:
+                admin.create_topics([NewTopic(kind, partitions, 1, config=config)])[kind].result(30)
+                return kind
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                    return kind
+                if n_left == 0:
+                    raise
+                time.sleep(0.5)
+        raise AssertionError("unreachable")
 
     return topics_of_stream(make)
 

@@ -24,6 +24,11 @@ pub(crate) async fn run(shared: Arc<Shared>, delivery: Arc<Delivery>) {
         if last.elapsed() < delivery.commit_every && !is_heavy() {
             continue;
         }
+        // Until the workers have been told what became of a round, they would hand over the same rows again.
+        let _alone = delivery.round.lock().await;
+        if shared.is_stopping.load(Ordering::Acquire) {
+            return;
+        }
         last = Instant::now();
         let with_open = last_open.elapsed() >= delivery.open_rows_every;
         if round(&shared, &delivery, with_open).await && with_open {
@@ -34,8 +39,6 @@ pub(crate) async fn run(shared: Arc<Shared>, delivery: Arc<Delivery>) {
 
 /// One commit a table of everything that is durable and not in the lake. *Returns* whether the lake has taken all of it.
 pub(crate) async fn round(shared: &Shared, delivery: &Delivery, with_open: bool) -> bool {
-    // Until the workers have been told what became of the round before, they would hand over the same rows again.
-    let _alone = delivery.round.lock().await;
     let started = Instant::now();
     let mut lanes = Vec::new();
     for worker in &shared.workers {

@@ -253,6 +253,9 @@ impl Control {
 
     /// Makes everything durable, brings it into the lake, open rows too, and lets the claims go; each as far as there is time.
     fn deliver_last(&mut self, delivery: &Delivery) {
+        // Rounds are over from here on: what the one on its way has left out needs a checkpoint with a number of its own.
+        let rounds_over = async { tokio::time::timeout(COMMIT_MAX, delivery.round.lock()).await };
+        let _no_rounds = delivery.runtime.block_on(rounds_over);
         if !self.wait_for(FLUSH_MAX, |_, done| Command::Flush(done)) {
             tracing::warn!("the last checkpoints are not known to be durable; the next start finds out");
         }

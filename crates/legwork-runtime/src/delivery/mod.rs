@@ -113,7 +113,7 @@ pub struct Delivery {
     claimed: Mutex<HashMap<LaneId, Recovered>>,
     /// Lanes of the store as last listed, and when.
     known: tokio::sync::Mutex<Option<Listed>>,
-    /// Held while rows go into the lake: of two rounds at once the one that began first would find itself outrun.
+    /// Held while rows go into the lake: of two rounds at once one would find itself outrun. The end of the pipeline holds it for good.
     pub(crate) round: tokio::sync::Mutex<()>,
 }
 

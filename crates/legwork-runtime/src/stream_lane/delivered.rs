@@ -336,7 +336,8 @@ impl StreamLane {
         if keeper.is_in_flight() {
             return false;
         }
-        if keeper.head().next_offset == self.next_offset {
+        // Also what the lake has taken is noted: open rows that it left out then get a number that it does not have yet.
+        if !keeper.has_news(self.next_offset) {
             return true;
         }
         self.checkpoint(now);
