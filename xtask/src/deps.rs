@@ -9,13 +9,19 @@ use serde_json::Value;
 /// (crate, what it must not reach, not even through others).
 const FORBIDDEN: [(&str, &[&str]); 8] = [
     ("legwork-types", &["tokio", "rdkafka", "datafusion", "legwork-codec", "legwork-operators"]),
-    ("legwork-operators", &["tokio", "rdkafka", "datafusion", "slatedb", "legwork-codec", "legwork-state", "legwork-runtime"]),
+    (
+        "legwork-operators",
+        &["tokio", "rdkafka", "datafusion", "slatedb", "legwork-codec", "legwork-state", "legwork-runtime"],
+    ),
     ("legwork-state", &["rdkafka", "datafusion", "legwork-operators", "legwork-codec", "legwork-runtime"]),
     ("legwork-lake", &["rdkafka", "slatedb", "legwork-operators", "legwork-runtime", "legwork-query"]),
     ("legwork-codec", &["rdkafka", "datafusion", "legwork-operators", "legwork-runtime"]),
     ("legwork-runtime", &["rdkafka", "datafusion", "deltalake", "legwork-query", "legwork-lake", "legwork-kafka"]),
     ("legwork-kafka", &["datafusion", "legwork-query", "legwork-server"]),
-    ("legwork-query", &["rdkafka", "deltalake", "slatedb", "legwork-kafka", "legwork-lake", "legwork-runtime", "legwork-server"]),
+    (
+        "legwork-query",
+        &["rdkafka", "deltalake", "slatedb", "legwork-kafka", "legwork-lake", "legwork-runtime", "legwork-server"],
+    ),
 ];
 
 /// Checks the arrows; fails too on a name that is no crate of the graph.
