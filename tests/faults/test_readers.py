@@ -57,8 +57,6 @@ def same_number(a, b):
     return a == b
 
 
-# Fails now and then: /readyz says ready while the newest rows of some lanes are not in the answer yet. Not in the short selection until that is mended.
-@pytest.mark.long
 def test_the_first_answers_after_a_crash(topics, cluster, sending):
     """Seconds from the start of a process that was killed, with static membership, to the first right answer; unoptimised build."""
     n = int(os.environ.get("RECOVERY_EVENTS", "100000" if os.environ.get("FAULTS") != "all" else "500000"))
