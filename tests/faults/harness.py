@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -20,6 +21,7 @@ class Instance:
     def __init__(self, folder, name, config):
         self.folder, self.name = folder / name, name
         self.folder.mkdir(exist_ok=True)
+        self.listen = tomllib.loads(config)["http"]["listen"]
         (self.folder / "legwork.toml").write_text(config)
         self.n_starts, self.process = 0, None
 
@@ -69,6 +71,13 @@ class Instance:
 
     def sql(self, statement):
         return http_sql(self.http, statement)
+
+    def answer(self, statement):
+        """Rows as they come in JSON, and notices. Where it listens is known before it is ready if its port is."""
+        url = self.http if self.is_ready() else f"http://{self.listen}"
+        request = urllib.request.Request(url + "/v1/sql", data=json.dumps({"sql": statement}).encode(), headers={"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=150) as answer:
+            return json.load(answer)
 
     def one(self, statement):
         (row,) = self.sql(statement)

@@ -19,7 +19,7 @@ def lake_rows(one, table):
 def stopped(topics, cluster, sending):
     """A cluster that has read a stream and was stopped; (cluster, names, admin, send): send() sends another."""
     names = topics_of_stream(topics, partitions=2)
-    one = cluster(names)
+    one = cluster(names, sets={"topics.calls.names": [names["calls"], names["calls"] + "-made"]})
     admin = AdminClient({"bootstrap.servers": one.bootstrap})
     seeds = iter(range(1, 100))
 
@@ -33,7 +33,7 @@ def stopped(topics, cluster, sending):
     return one, names, admin, send
 
 
-def expect_halt(one, topic, n_lanes, *words):
+def expect_halt(one, topic, n_lanes, *words, n_others=4):
     """Lanes of the topic halt with these words, /readyz says so, all others have read everything."""
     (instance,) = one.instances
 
@@ -45,7 +45,9 @@ def expect_halt(one, topic, n_lanes, *words):
         if lane["state"] == "halted":
             assert all(word in lane["detail"] for word in words), lane["detail"]
     instance.wait_for("/readyz says so", lambda: (answer := instance.get("/readyz"))[0] == 503 and f"{topic}-0 is halted" in answer[1])
-    others = instance.wait_for("others go on", lambda: (found := lanes(False)) and len(found) == 4 and all(lane["lag"] == 0 and lane["state"] == "running" and lane["n_read"] for lane in found) and found)
+    (notice,) = [notice for notice in instance.answer("SELECT count(*) FROM rejected_events")["notices"] if f"{topic}/0" in notice]
+    assert "halted" in notice and all(word in notice for word in words), notice
+    others = instance.wait_for("others go on", lambda: (found := lanes(False)) and len(found) == n_others and all(lane["lag"] == 0 and lane["state"] == "running" and (lane["n_read"] or lane["topic"].endswith("-made")) for lane in found) and found)
     print(halted[0]["detail"], [(lane["topic"], lane["n_read"]) for lane in others])
     return halted
 
@@ -77,15 +79,35 @@ def test_a_topic_made_anew(stopped):
     one.stop()
 
 
-@pytest.mark.long
 def test_partitions_added_while_stopped(stopped):
+    """The broker gives a static member back what it had, without what was added meanwhile: that is asked for."""
     one, names, admin, send = stopped
     topic = names["deal-events"]
     admin.create_partitions([NewPartitions(topic, 3)])[topic].result(30)
+    made = NewTopic(names["calls"] + "-made", 1, 1)
+    admin.create_topics([made])[made.topic].result(30)
     send()
+    (instance,) = one.instances
+    instance.start().wait_until_ready()
+    instance.wait_for("what was added is assigned", lambda: {(topic, 2), (made.topic, 0)} <= {(lane["topic"], lane["partition"]) for lane in instance.lanes()})
+    expect_halt(one, topic, 3, "had 2 partitions and has 3", "legwork lanes accept", n_others=5)
+    one.stop()
+
+
+@pytest.mark.long
+def test_partitions_added_to_the_only_topic(topics, cluster):
+    names = {"calls": topics("calls", partitions=1)}
+    one = cluster(names)
+    (instance,) = one.start().instances
+
+    def wait_for_lanes(n):
+        instance.wait_for(f"{n} lanes", lambda: len(instance.lanes()) == n)
+
+    wait_for_lanes(1)
+    one.stop()
+    AdminClient({"bootstrap.servers": one.bootstrap}).create_partitions([NewPartitions(names["calls"], 3)])[names["calls"]].result(30)
     one.start()
-    # The broker gives a static member back what it had: the new partition comes with the next rebalance.
-    expect_halt(one, topic, 2, "had 2 partitions and has 3", "legwork lanes accept")
+    wait_for_lanes(3)
     one.stop()
 
 

@@ -63,8 +63,8 @@ impl Claims {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &PartitionId> {
+        self.0.keys()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

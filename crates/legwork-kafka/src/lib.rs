@@ -15,6 +15,7 @@ mod dead_letters;
 mod embedded;
 mod error;
 mod ffi;
+mod group;
 mod health;
 mod partitioner;
 mod probe;

@@ -18,6 +18,7 @@ use crate::config::{self, KafkaConfig};
 use crate::context::{Context, PartitionId, Shared};
 use crate::error::{KafkaError, is_local_outage, reason};
 use crate::ffi;
+use crate::group::{Looks, Orphans, assignment};
 use crate::health::Seen;
 
 const TICK: Duration = Duration::from_millis(100);
@@ -25,6 +26,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Topics are looked at so often: until then a topic made anew is not known from the old one by its id.
 const CHECK_EVERY: Duration = Duration::from_secs(3);
 const CHECK_AGAIN: Duration = Duration::from_millis(500);
+/// The group is looked at so often while this member does not hold every partition there is.
+const GROUP_EVERY: Duration = Duration::from_secs(10);
 /// Questions and answers under way.
 const N_QUEUED_MAX: usize = 256;
 
@@ -51,6 +54,8 @@ pub(crate) enum Answer {
     Claimed(Start),
     /// A partition that was taken away was not claimed.
     Dropped(PartitionId),
+    /// Nobody in the group holds them.
+    Orphans(Orphans),
 }
 
 /// The asking thread.
@@ -78,7 +83,10 @@ impl Probe {
         let asking = Asking {
             topics: topics.collect(),
             start: config.start,
+            group: config.group.clone(),
             group_hop: format!("group {}", config.group),
+            group_at: Instant::now() + GROUP_EVERY,
+            looks: Looks::default(),
             claimer: Claimer::new(claim, shared.clone(), answer.clone()),
             client,
             shared,
@@ -129,7 +137,11 @@ struct Topic {
 struct Asking {
     topics: Vec<Topic>,
     start: config::Start,
+    group: String,
     group_hop: String,
+    /// When the group is looked at next.
+    group_at: Instant,
+    looks: Looks,
     claimer: Claimer,
     client: BaseConsumer<Context>,
     shared: Arc<Shared>,
@@ -158,6 +170,10 @@ impl Asking {
                 let is_complete = self.topics.iter().all(|topic| topic.n_missing == 0);
                 let well = all_answered && is_complete && !self.shared.health.lock().has_trouble();
                 check_at = Instant::now() + if well { CHECK_EVERY } else { CHECK_AGAIN };
+            }
+            if is_ready && Instant::now() >= self.group_at {
+                self.group_at = Instant::now() + GROUP_EVERY;
+                self.look_for_orphans();
             }
             let wait = if self.open.is_empty() { TICK } else { CHECK_AGAIN };
             match self.asked.recv_timeout(wait) {
@@ -355,6 +371,36 @@ impl Asking {
             jobs.push(Job { facts, default_offset, is_dropped: question.is_dropped });
         }
         Ok(jobs)
+    }
+
+    /// Finds partitions that the group has given to nobody. With the newer protocol the broker shares them out by itself.
+    fn look_for_orphans(&mut self) {
+        let topics = self.topics.iter().filter_map(|topic| Some((topic.name.clone(), topic.seen?)));
+        let topics: Vec<(Arc<str>, i32)> = topics.collect();
+        let n_partitions: i32 = topics.iter().map(|(_, n_partitions)| n_partitions).sum();
+        if self.shared.partitions.lock().len() >= n_partitions.max(0) as usize {
+            return self.looks.forget();
+        }
+        let listed = match self.client.client().fetch_group_list(Some(&self.group), ANSWER_WITHIN) {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::debug!(%error, "the consumer group cannot be looked at");
+                return self.looks.forget();
+            }
+        };
+        let stable = listed.groups().iter().find(|group| group.name() == self.group && group.state() == "Stable");
+        let held = stable.and_then(|group| {
+            let members = group.members().iter().map(|member| assignment(member.assignment().unwrap_or_default()));
+            members.collect::<Option<Vec<_>>>()
+        });
+        match held {
+            None => self.looks.forget(),
+            Some(held) => {
+                if let Some(orphans) = self.looks.look(topics, &held.into_iter().flatten().collect()) {
+                    self.tell(Answer::Orphans(orphans));
+                }
+            }
+        }
     }
 
     fn offsets_at(&self, partitions: &[PartitionId], start_us: i64) -> Result<TopicPartitionList, ClientError> {

@@ -1,13 +1,13 @@
 //! The consumer group as a source of partitions.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use legwork_runtime::{ClaimPartition, LogSource, PartitionReader, SourceEvent};
+use legwork_runtime::{ClaimPartition, LogSource, PartitionReader, SourceEvent, Standing};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -17,6 +17,7 @@ use crate::config::KafkaConfig;
 use crate::context::{Context, PartitionId, Rebalance, Shared, let_go};
 use crate::error::{KafkaError, reason};
 use crate::ffi::PartitionQueue;
+use crate::group::Orphans;
 use crate::health::Seen;
 use crate::probe::{Answer, Probe, Question, Start};
 use crate::reader::{Reader, Slot};
@@ -59,6 +60,10 @@ pub struct KafkaSource {
     /// Partitions handed out and not taken away, with their queues; halted ones have none.
     held: HashMap<PartitionId, Slot>,
     letting_go: Option<LettingGo>,
+    /// The group has said which partitions are this member's, and has not gone on without it since.
+    is_assigned: bool,
+    /// Partitions for whose sake the group was made to share out anew: once is enough.
+    adopted: BTreeSet<PartitionId>,
 }
 
 impl fmt::Debug for KafkaSource {
@@ -90,6 +95,8 @@ impl KafkaSource {
             eager: None,
             held: HashMap::new(),
             letting_go: None,
+            is_assigned: false,
+            adopted: BTreeSet::new(),
         })
     }
 
@@ -103,6 +110,7 @@ impl KafkaSource {
         while let Some(answer) = self.probe.as_ref().and_then(Probe::answer) {
             match answer {
                 Answer::Ready { n_partitions } => self.connect(n_partitions),
+                Answer::Orphans(orphans) => self.adopt(&orphans),
                 Answer::Dropped(id) => self.claim_ended(&id, None, &mut starts, events),
                 Answer::Claimed(start) => {
                     let id = (start.facts.topic.clone(), start.facts.partition);
@@ -179,6 +187,33 @@ impl KafkaSource {
         }
     }
 
+    /// Makes the group share out partitions that are nobody's: this member unsubscribes from their topics and subscribes again. Their other
+    /// lanes let go meanwhile; lanes of other topics read on.
+    fn adopt(&mut self, Orphans { partitions, first_held }: &Orphans) {
+        let is_this_one = first_held.as_ref().is_none_or(|first| self.held.contains_key(first));
+        let Some(consumer) = self.consumer.as_ref().filter(|_| is_this_one && !partitions.is_subset(&self.adopted))
+        else {
+            return;
+        };
+        tracing::warn!(?partitions, "partitions that were added belong to no member of the group: it shares out anew");
+        let all: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
+        let others: Vec<&str> =
+            all.iter().copied().filter(|topic| partitions.iter().all(|(of, _)| **of != **topic)).collect();
+        let unsubscribed = match others.is_empty() {
+            true => {
+                consumer.unsubscribe();
+                Ok(())
+            }
+            false => consumer.subscribe(&others),
+        };
+        // Where the first round is still under way, librdkafka starts the second one after it.
+        if let Err(error) = unsubscribed.and_then(|()| consumer.subscribe(&all)) {
+            let message = format!("group {}: topics cannot be subscribed to again: {error}", self.config.group);
+            self.shared.health.lock().fatal(message);
+        }
+        self.adopted.extend(partitions.iter().cloned());
+    }
+
     /// Serves librdkafka: rebalances, errors, statistics, log lines.
     fn serve(&self, wait: Duration) {
         let Some(consumer) = &self.consumer else {
@@ -236,6 +271,7 @@ impl KafkaSource {
     fn assigned(&mut self, partitions: &[PartitionId], events: &mut Vec<SourceEvent>) {
         let Some(consumer) = &self.consumer else { return };
         let is_eager = !matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        self.is_assigned = true;
         for id in partitions {
             self.claim(id);
         }
@@ -248,6 +284,7 @@ impl KafkaSource {
     }
 
     fn revoke(&mut self, partitions: Vec<PartitionId>, lost: bool, events: &mut Vec<SourceEvent>) {
+        self.is_assigned &= !lost;
         if lost && !partitions.is_empty() {
             self.tell_lost(partitions.len());
             // Others may read them already.
@@ -436,8 +473,15 @@ impl LogSource for KafkaSource {
         }
     }
 
-    fn n_claiming(&self) -> usize {
-        self.claims.len() + self.eager.as_ref().map_or(0, Vec::len)
+    fn standing(&self) -> Standing {
+        let waiting = self.eager.iter().flatten().map(|start| (start.facts.topic.clone(), start.facts.partition));
+        let topics = self.shared.topics.lock();
+        let found = topics.iter().map(|(topic, facts)| (topic.clone(), facts.seen().0.n_partitions));
+        Standing {
+            n_partitions: found.filter(|(_, n_partitions)| *n_partitions > 0).collect(),
+            claiming: self.claims.ids().cloned().chain(waiting).collect(),
+            is_assigned: self.is_assigned,
+        }
     }
 
     fn close(&mut self) {

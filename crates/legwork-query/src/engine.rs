@@ -33,13 +33,18 @@ pub trait Session: Send + Sync + Debug {
 pub struct QueryResult {
     /// Columns.
     pub schema: SchemaRef,
+    /// What the client must know beside the rows, such as whose rows are not among them.
+    pub notices: Vec<String>,
     /// Rows.
     pub batches: BoxStream<'static, Result<RecordBatch, QueryError>>,
 }
 
 impl Debug for QueryResult {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QueryResult").field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("QueryResult")
+            .field("schema", &self.schema)
+            .field("notices", &self.notices)
+            .finish_non_exhaustive()
     }
 }
 

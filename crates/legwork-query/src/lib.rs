@@ -14,6 +14,7 @@ mod engine;
 mod error;
 mod functions;
 mod lake;
+mod notices;
 mod options;
 mod pin;
 mod scan;

@@ -29,6 +29,8 @@ pub struct QueryOptions {
     pub concurrency: usize,
     /// Time from the arrival of a statement to its last row.
     pub timeout: Duration,
+    /// How long lanes that are on their way, after a start or a rebalance, are waited for.
+    pub lanes_wait: Duration,
     /// Memory of one query, bytes.
     pub memory_bytes_max: usize,
     /// Rows of one result.
@@ -54,6 +56,7 @@ impl Default for QueryOptions {
         QueryOptions {
             concurrency: 8,
             timeout: Duration::from_secs(30),
+            lanes_wait: Duration::from_secs(5),
             memory_bytes_max: 512 << 20,
             rows_max: 1_000_000,
             result_bytes_max: 256 << 20,

@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use datafusion::catalog::Session;
 use datafusion::common::Result as DataFusionResult;
-use legwork_types::{LiveError, LiveTables, TableSnapshot};
+use legwork_types::{Answer, LiveError, LiveTables, MissingLane, TableSnapshot};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::lake::{Fresh, History, HistoryError, PinnedTable};
+use crate::notices;
 
 /// What the lanes held, one element a lane.
 pub(crate) type Snapshots = Arc<[Arc<dyn TableSnapshot>]>;
@@ -26,25 +30,79 @@ pub(crate) struct View {
 /// One answer a table.
 type Cells<T> = Mutex<HashMap<String, Arc<OnceCell<T>>>>;
 
+/// Between two looks whether lanes have come.
+const LOOK_AFTER: Duration = Duration::from_millis(20);
+
 /// What a query has asked for so far. Lives in the session configuration of the query.
 #[derive(Debug, Default)]
 pub(crate) struct QueryPin {
     tables: Cells<Snapshots>,
     lake: Cells<Pinned>,
     views: Cells<View>,
+    patience: Option<Patience>,
+    missing: Mutex<Vec<MissingLane>>,
+}
+
+/// How a query waits for lanes that are on their way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Longest time that a lane gets; those that are on their way for longer are not waited for.
+    pub(crate) lanes_wait: Duration,
+    /// When the query goes on without them.
+    pub(crate) until: Instant,
 }
 
 impl QueryPin {
+    pub(crate) fn new(patience: Patience) -> QueryPin {
+        QueryPin { patience: Some(patience), ..QueryPin::default() }
+    }
+
+    /// Of the query that is planned with this session.
+    pub(crate) fn of(session: &dyn Session) -> Arc<QueryPin> {
+        session.config().get_extension::<QueryPin>().unwrap_or_default()
+    }
+
     /// The query's snapshot of `table`: asked for once.
     pub(crate) async fn snapshot(&self, live: &dyn LiveTables, table: &str) -> Result<Snapshots, LiveError> {
         let cell = self.tables.lock().entry(table.to_owned()).or_default().clone();
-        cell.get_or_try_init(|| snapshot(live, table)).await.cloned()
+        let ask = || async {
+            self.wait(live, table).await;
+            self.found(live.snapshot(table).await).map(Snapshots::from)
+        };
+        cell.get_or_try_init(ask).await.cloned()
     }
 
     /// The query's version of `table` in the lake: asked for once.
     pub(crate) async fn pinned(&self, history: &dyn History, table: &str) -> Result<Pinned, HistoryError> {
         let cell = self.lake.lock().entry(table.to_owned()).or_default().clone();
-        cell.get_or_try_init(|| pinned(history, table)).await.cloned()
+        cell.get_or_try_init(|| async { Ok(history.pin(table).await?.map(Arc::new)) }).await.cloned()
+    }
+
+    /// Waits for lanes of `table` that are on their way, within the query's patience. Before the lake is pinned: lanes keep what it has taken
+    /// since then for a while only.
+    pub(crate) async fn wait(&self, live: &dyn LiveTables, table: &str) {
+        let Some(Patience { lanes_wait, until }) = self.patience else { return };
+        let is_awaited = |lane: &MissingLane| lane.coming_for.is_some_and(|coming_for| coming_for < lanes_wait);
+        while live.missing(table).iter().any(is_awaited) && Instant::now() < until {
+            tokio::time::sleep(LOOK_AFTER).await;
+        }
+    }
+
+    /// What lanes answered; those that did not are noted. An unknown table has no rows.
+    pub(crate) fn found<T>(&self, answer: Result<Answer<T>, LiveError>) -> Result<Vec<T>, LiveError> {
+        match answer {
+            Ok(Answer { found, missing }) => {
+                self.missing.lock().extend(missing);
+                Ok(found)
+            }
+            Err(LiveError::UnknownTable { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the client must know: whose rows its answer may lack, and why.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        notices::of(&self.missing.lock())
     }
 
     /// The query's view of `table`: made once.
@@ -55,24 +113,5 @@ impl QueryPin {
     ) -> DataFusionResult<View> {
         let cell = self.views.lock().entry(table.to_owned()).or_default().clone();
         cell.get_or_try_init(|| make).await.cloned()
-    }
-}
-
-/// A snapshot of `table` now. A table that no lane fills is empty.
-pub(crate) async fn snapshot(live: &dyn LiveTables, table: &str) -> Result<Snapshots, LiveError> {
-    or_empty(live.snapshot(table).await)
-}
-
-/// The newest version of `table` in the lake.
-pub(crate) async fn pinned(history: &dyn History, table: &str) -> Result<Pinned, HistoryError> {
-    Ok(history.pin(table).await?.map(Arc::new))
-}
-
-/// An unknown table has no rows.
-pub(crate) fn or_empty(answer: Result<Vec<Arc<dyn TableSnapshot>>, LiveError>) -> Result<Snapshots, LiveError> {
-    match answer {
-        Ok(snapshots) => Ok(snapshots.into()),
-        Err(LiveError::UnknownTable { .. }) => Ok(Arc::from([])),
-        Err(error) => Err(error),
     }
 }

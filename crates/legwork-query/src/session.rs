@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::calendars;
 use crate::check::{Checked, check};
 use crate::error;
-use crate::pin::QueryPin;
+use crate::pin::{Patience, QueryPin};
 use crate::settings::{LegworkSettings, parse_time};
 use crate::sql_engine::Shared;
 use crate::stream::{Limits, limited};
@@ -147,7 +147,7 @@ impl SqlSession {
         let schema = Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)]));
         let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from(vec![value]))]);
         let batch = batch.map_err(|failed| error::bug(failed.to_string()))?;
-        Ok(QueryResult { schema, batches: futures::stream::iter([Ok(batch)]).boxed() })
+        Ok(QueryResult { schema, batches: futures::stream::iter([Ok(batch)]).boxed(), notices: Vec::new() })
     }
 
     /// The time of a query: the service's, or less if the session asked for less.
@@ -158,13 +158,13 @@ impl SqlSession {
     }
 
     /// A copy of the session's state for one query: its clock stands still, its snapshots are taken once.
-    fn query_state(&self) -> SessionState {
+    fn query_state(&self, pin: Arc<QueryPin>) -> SessionState {
         let mut state = self.context.state();
         let now_us = self.shared.clock.now_us(state.config_options());
         if let Some(settings) = state.config_mut().options_mut().extensions.get_mut::<LegworkSettings>() {
             settings.now_us = Some(now_us);
         }
-        state.config_mut().set_extension(Arc::new(QueryPin::default()));
+        state.config_mut().set_extension(pin);
         state
     }
 
@@ -189,9 +189,12 @@ impl SqlSession {
                 return Err(QueryError { kind: ErrorKind::Retry, sqlstate: "53300", message });
             }
         };
-        let (batches, permit) = self.plan_on_thread(source, &limits, permit).await?;
+        // A query that has waited still has time to be answered.
+        let until = Instant::now() + options.lanes_wait.min(limits.deadline.duration_since(Instant::now()) / 2);
+        let pin = Arc::new(QueryPin::new(Patience { lanes_wait: options.lanes_wait, until }));
+        let (batches, permit) = self.plan_on_thread(source, &limits, permit, pin.clone()).await?;
         let schema = batches.schema();
-        Ok(QueryResult { schema, batches: limited(batches, limits, permit) })
+        Ok(QueryResult { schema, batches: limited(batches, limits, permit), notices: pin.notices() })
     }
 
     /// Plans on a thread of its own: planning may keep a core busy for longer than the deadline, and it needs a deep stack. The
@@ -201,8 +204,9 @@ impl SqlSession {
         source: Source,
         limits: &Limits,
         permit: OwnedSemaphorePermit,
+        pin: Arc<QueryPin>,
     ) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), QueryError> {
-        let (state, runtime, live) = (self.query_state(), self.query_runtime(), self.shared.live.clone());
+        let (state, runtime, live) = (self.query_state(pin), self.query_runtime(), self.shared.live.clone());
         let (deadline, handle) = (limits.deadline, Handle::current());
         let (send, receive) = oneshot::channel();
         let thread = std::thread::Builder::new().name("legwork-plan".to_owned()).stack_size(PLANNING_STACK_BYTES);
@@ -279,7 +283,7 @@ async fn plan(
 }
 
 fn no_rows() -> QueryResult {
-    QueryResult { schema: Arc::new(Schema::empty()), batches: futures::stream::empty().boxed() }
+    QueryResult { schema: Arc::new(Schema::empty()), batches: futures::stream::empty().boxed(), notices: Vec::new() }
 }
 
 /// PostgreSQL's notation: a number is milliseconds, units are ms, s, min, h, d.

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use legwork_types::LiveTables;
 
-use crate::pin::{self, QueryPin};
+use crate::pin::QueryPin;
 use crate::scan::LiveScan;
 
 /// A table that lanes fill. Its scan takes the snapshot: when a query is planned, once a query.
@@ -44,10 +44,7 @@ impl TableProvider for LiveTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let snapshots = match state.config().get_extension::<QueryPin>() {
-            Some(pin) => pin.snapshot(self.live.as_ref(), self.name).await,
-            None => pin::snapshot(self.live.as_ref(), self.name).await,
-        };
+        let snapshots = QueryPin::of(state).snapshot(self.live.as_ref(), self.name).await;
         let snapshots = snapshots.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let partitions_max = state.config().target_partitions();
         Ok(Arc::new(LiveScan::try_new(self.name, &self.schema, &snapshots, projection, limit, partitions_max)?))

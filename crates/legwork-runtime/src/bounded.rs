@@ -199,7 +199,7 @@ impl std::fmt::Debug for EndedLanes {
 impl LiveTables for EndedLanes {
     fn snapshot(&self, table: &str) -> SnapshotFuture {
         if let Some(snapshot) = self.reference.get(table) {
-            return Box::pin(std::future::ready(Ok(vec![snapshot])));
+            return Box::pin(std::future::ready(Ok(vec![snapshot].into())));
         }
         let mut lanes = self.lanes.lock();
         let snapshots = if table == Table::PipelineLanes.name() {
@@ -215,13 +215,13 @@ impl LiveTables for EndedLanes {
         } else {
             lanes.iter_mut().filter_map(|lane| lane.snapshot(table)).collect()
         };
-        Box::pin(std::future::ready(Ok(snapshots)))
+        Box::pin(std::future::ready(Ok(snapshots.into())))
     }
 
     fn lookup(&self, lookup: Lookup) -> SnapshotFuture {
         let batches: Vec<_> =
             self.lanes.lock().iter_mut().filter_map(|lane| lane.lookup(&lookup)).map(of_batch).collect();
-        Box::pin(std::future::ready(Ok(batches)))
+        Box::pin(std::future::ready(Ok(batches.into())))
     }
 
     fn newest_event_time_us(&self) -> Option<i64> {

@@ -35,5 +35,5 @@ pub use metrics::PipelineMetrics;
 pub use pipeline::{Pipeline, PipelineHealth};
 pub use reference::{ReferenceDir, ReferenceError, ReferenceTables};
 pub use source::{
-    BatchLimit, ClaimPartition, LogSource, PartitionFacts, PartitionReader, ReadOutcome, SourceEvent, StartAt,
+    BatchLimit, ClaimPartition, LogSource, PartitionFacts, PartitionReader, ReadOutcome, SourceEvent, Standing, StartAt,
 };

@@ -8,9 +8,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use legwork_codec::Decoder;
+use legwork_operators::operator_for;
 use legwork_types::{
-    BatchSnapshot, FreshFuture, LaneId, LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture, Table,
-    TableSnapshot,
+    Answer, BatchSnapshot, FreshFuture, Kind, LaneId, LaneState, LaneStatus, LiveError, LiveTables, Lookup,
+    MissingLane, SnapshotFuture, Table, TableSnapshot,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
@@ -21,8 +22,8 @@ use crate::lane::LaneSpec;
 use crate::record_log::Space;
 use crate::reference::ReferenceTables;
 use crate::stream_lane::StreamLane;
-use crate::worker::{Command, Done, Reply, Worker};
-use crate::{LaneConfig, LogSource, PartitionReader, PipelineMetrics, SourceEvent, TopicConfig, rows};
+use crate::worker::{Command, Done, Reply, Told, Worker};
+use crate::{LaneConfig, LogSource, PartitionReader, PipelineMetrics, SourceEvent, Standing, TopicConfig, rows};
 
 /// How long one poll of the source waits.
 const POLL: Duration = Duration::from_millis(100);
@@ -48,6 +49,8 @@ impl std::fmt::Debug for Pipeline {
 pub(crate) struct Shared {
     config: Arc<LaneConfig>,
     topics: HashMap<Arc<str>, TopicConfig>,
+    /// Tables that the lanes of a topic fill, and look-ups that they answer.
+    fills: HashMap<Arc<str>, HashSet<&'static str>>,
     pub(crate) workers: Vec<Worker>,
     space: Arc<Space>,
     pub(crate) metrics: PipelineMetrics,
@@ -56,13 +59,64 @@ pub(crate) struct Shared {
     pub(crate) is_stopping: AtomicBool,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Health {
     troubles: BTreeMap<String, String>,
     fatal: Option<String>,
-    lanes: HashSet<(Arc<str>, i32)>,
-    n_claiming: usize,
+    lanes: HashSet<LaneName>,
+    standing: Standing,
+    /// Since when the partitions that are being claimed are.
+    claiming: HashMap<LaneName, Instant>,
+    /// Since when the source does not know which partitions are its own, as long as it does not.
+    unassigned_since: Instant,
 }
+
+type LaneName = (Arc<str>, i32);
+
+impl Health {
+    fn new() -> Health {
+        Health {
+            troubles: BTreeMap::new(),
+            fatal: None,
+            lanes: HashSet::new(),
+            standing: Standing::default(),
+            claiming: HashMap::new(),
+            unassigned_since: Instant::now(),
+        }
+    }
+
+    fn stand(&mut self, standing: Standing, now: Instant) {
+        if standing.is_assigned {
+            self.unassigned_since = now;
+        }
+        self.claiming.retain(|lane, _| standing.claiming.contains(lane));
+        for lane in &standing.claiming {
+            self.claiming.entry(lane.clone()).or_insert(now);
+        }
+        self.standing = standing;
+    }
+
+    /// Why a lane is not there that no worker has; of all lanes of a topic as long as it is not known how many those are.
+    fn absent(&self, topic: &Arc<str>, partition: Option<i32>, now: Instant) -> MissingLane {
+        let lane = partition.map(|partition| (topic.clone(), partition));
+        let claiming_since = lane.as_ref().and_then(|lane| {
+            // One that is handed out already is on its way to its worker.
+            self.claiming.get(lane).copied().or_else(|| self.lanes.contains(lane).then_some(now))
+        });
+        let (reason, since) = match claiming_since {
+            Some(since) => (CLAIMING, Some(since)),
+            None if self.standing.is_assigned => (ELSEWHERE, None),
+            None => (UNASSIGNED, Some(self.unassigned_since)),
+        };
+        let coming_for = since.map(|since| now.duration_since(since));
+        MissingLane { topic: topic.clone(), partition, reason: reason.to_owned(), coming_for }
+    }
+}
+
+/// Why lanes are not there.
+const CLAIMING: &str = "not there yet: being claimed";
+const UNASSIGNED: &str = "not there yet: the consumer group has not assigned them";
+const ELSEWHERE: &str = "not of this instance: another one reads them, or nobody does";
 
 /// Whether a pipeline does its work, and why not.
 #[derive(Clone, Debug)]
@@ -95,11 +149,12 @@ impl Pipeline {
             .collect::<std::io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             space: Space::open(&config.spill),
+            fills: topics.iter().map(|topic| (topic.name.clone(), fills(topic.kind, &config))).collect(),
             config: Arc::new(config),
             topics: topics.into_iter().map(|topic| (topic.name.clone(), topic)).collect(),
             workers,
             metrics,
-            health: Mutex::default(),
+            health: Mutex::new(Health::new()),
             reference: RwLock::default(),
             is_stopping: AtomicBool::new(false),
         });
@@ -184,8 +239,8 @@ impl Shared {
             n_there += progress.statuses.len();
             lanes.extend(progress.statuses.iter().filter(|lane| lane.state != LaneState::Running).cloned());
         }
-        let Health { troubles, fatal, lanes: owned, n_claiming } = health;
-        let n_awaited = n_claiming + owned.len().saturating_sub(n_there);
+        let Health { troubles, fatal, lanes: owned, claiming, .. } = health;
+        let n_awaited = claiming.len() + owned.len().saturating_sub(n_there);
         PipelineHealth { n_lanes: owned.len(), n_awaited, troubles, fatal, lanes }
     }
 
@@ -235,7 +290,7 @@ impl Control {
             for event in self.source.poll(POLL) {
                 self.handle(event);
             }
-            self.shared.health.lock().n_claiming = self.source.n_claiming();
+            self.shared.health.lock().stand(self.source.standing(), Instant::now());
             if last_commit.elapsed() >= COMMIT_EVERY {
                 last_commit = Instant::now();
                 self.commit();
@@ -341,6 +396,67 @@ impl std::fmt::Debug for PipelineTables {
     }
 }
 
+impl Shared {
+    /// What the lanes of a table said, and which of them are missing.
+    fn answer<T>(&self, table: &str, told: Vec<Told<T>>) -> Answer<T> {
+        let known: HashSet<LaneName> = told.iter().map(|lane| lane.id.clone()).collect();
+        let (mut found, mut missing) = (Vec::new(), self.absent(table, &known));
+        for Told { id, answer, missing: is_missing } in told {
+            found.extend(answer);
+            missing.extend(is_missing.filter(|_| self.does_fill(&id.0, table)));
+        }
+        Answer { found, missing }
+    }
+
+    fn does_fill(&self, topic: &str, table: &str) -> bool {
+        self.fills.get(topic).is_some_and(|tables| tables.contains(table))
+    }
+
+    /// Lanes that are being claimed, which no worker has.
+    fn add_claimed(&self, statuses: &mut Vec<LaneStatus>) {
+        let held: HashSet<LaneName> = statuses.iter().map(|lane| (lane.topic.clone(), lane.partition)).collect();
+        let claiming: Vec<LaneName> = self.health.lock().claiming.keys().cloned().collect();
+        let status = |(topic, partition): LaneName| LaneStatus {
+            state: LaneState::Paused,
+            detail: CLAIMING.to_owned(),
+            owner: self.config.owner.clone(),
+            ..LaneStatus::new(topic, partition)
+        };
+        statuses.extend(claiming.into_iter().filter(|lane| !held.contains(lane)).map(status));
+    }
+
+    /// Lanes that fill `table` and that no worker has: none of these.
+    fn absent(&self, table: &str, held: &HashSet<LaneName>) -> Vec<MissingLane> {
+        let now = Instant::now();
+        let health = self.health.lock();
+        let mut absent = Vec::new();
+        for topic in self.fills.keys().filter(|topic| self.does_fill(topic, table)) {
+            match health.standing.n_partitions.get(topic) {
+                Some(&n_partitions) => {
+                    let others = (0..n_partitions).filter(|partition| !held.contains(&(topic.clone(), *partition)));
+                    absent.extend(others.map(|partition| health.absent(topic, Some(partition), now)));
+                }
+                None if health.standing.is_assigned => {}
+                None => absent.push(health.absent(topic, None, now)),
+            }
+        }
+        absent
+    }
+}
+
+/// Tables that lanes of a kind fill, and look-ups that they answer.
+fn fills(kind: Kind, config: &LaneConfig) -> HashSet<&'static str> {
+    let mut tables: HashSet<&'static str> = operator_for(kind, &config.operators).tables().into_iter().collect();
+    if !kind.is_reference() {
+        tables.extend([Table::RejectedEvents.name(), Table::LateEvents.name()]);
+        tables.extend(config.raw_events.keeps(kind).then_some(kind.table()));
+    }
+    if kind == Kind::Gps {
+        tables.extend(Lookup::TABLES);
+    }
+    tables
+}
+
 impl PipelineTables {
     /// Asks every worker and waits for all answers.
     fn ask<T: Send + 'static>(
@@ -365,31 +481,59 @@ impl PipelineTables {
             Ok(answers)
         })
     }
+
+    /// Asks every lane a question about a table.
+    fn ask_lanes<T: Send + 'static>(
+        &self,
+        table: &str,
+        command: &dyn Fn(Reply<Told<T>>) -> Command,
+    ) -> Pin<Box<dyn Future<Output = Result<Answer<T>, LiveError>> + Send>> {
+        let (told, shared, table) = (self.ask(command), self.shared.clone(), table.to_owned());
+        Box::pin(async move { Ok(shared.answer(&table, told.await?)) })
+    }
 }
 
 impl LiveTables for PipelineTables {
     fn snapshot(&self, table: &str) -> SnapshotFuture {
         if let Some(snapshot) = self.shared.reference.read().get(table) {
-            return Box::pin(std::future::ready(Ok(vec![snapshot])));
+            return Box::pin(std::future::ready(Ok(vec![snapshot].into())));
         }
         if table == Table::PipelineLanes.name() {
-            let statuses = self.ask(&Command::Statuses);
+            let (statuses, shared) = (self.ask(&Command::Statuses), self.shared.clone());
             return Box::pin(async move {
                 let mut statuses = statuses.await?;
+                shared.add_claimed(&mut statuses);
                 statuses.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-                Ok(vec![of_batch(rows::pipeline_lanes(&statuses))])
+                Ok(vec![of_batch(rows::pipeline_lanes(&statuses))].into())
             });
         }
-        self.ask(&|reply| Command::Snapshot(table.to_owned(), reply))
+        self.ask_lanes(table, &|reply| Command::Snapshot(table.to_owned(), reply))
     }
 
     fn fresh(&self, table: &str) -> FreshFuture {
-        self.ask(&|reply| Command::Fresh(table.to_owned(), reply))
+        self.ask_lanes(table, &|reply| Command::Fresh(table.to_owned(), reply))
     }
 
     fn lookup(&self, lookup: Lookup) -> SnapshotFuture {
-        let batches = self.ask(&|reply| Command::Lookup(lookup.clone(), reply));
-        Box::pin(async move { Ok(batches.await?.into_iter().map(of_batch).collect()) })
+        let answer = self.ask_lanes(&lookup.table, &|reply| Command::Lookup(lookup.clone(), reply));
+        Box::pin(async move {
+            let Answer { found, missing } = answer.await?;
+            Ok(Answer { found: found.into_iter().map(of_batch).collect(), missing })
+        })
+    }
+
+    fn missing(&self, table: &str) -> Vec<MissingLane> {
+        if self.shared.reference.read().get(table).is_some() {
+            return Vec::new();
+        }
+        let (mut held, mut missing) = (HashSet::new(), Vec::new());
+        for worker in &self.shared.workers {
+            let progress = worker.progress.lock();
+            held.extend(progress.statuses.iter().map(|lane| (lane.topic.clone(), lane.partition)));
+            missing.extend(progress.missing.iter().filter(|lane| self.shared.does_fill(&lane.topic, table)).cloned());
+        }
+        missing.extend(self.shared.absent(table, &held));
+        missing
     }
 
     fn newest_event_time_us(&self) -> Option<i64> {

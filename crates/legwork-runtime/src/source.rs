@@ -1,5 +1,6 @@
 //! Where messages come from.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,22 @@ pub trait LogSource: Send {
     /// Stores the offsets up to which lanes have read, for monitoring: (topic, partition, next offset).
     fn commit(&mut self, offsets: &[(Arc<str>, i32, i64)]);
 
-    /// Partitions that were assigned and are not handed out yet: their claims are under way.
-    fn n_claiming(&self) -> usize {
-        0
-    }
+    /// Which partitions there are, and what has become of them.
+    fn standing(&self) -> Standing;
 
     /// Leaves the group. All readers have been dropped.
     fn close(&mut self);
+}
+
+/// What a source knows of its partitions.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// Partitions of each topic that was found, as last heard.
+    pub n_partitions: HashMap<Arc<str>, i32>,
+    /// Those that were assigned and are not handed out yet: their claims are under way.
+    pub claiming: HashSet<(Arc<str>, i32)>,
+    /// Whether it has been told which are its own. Not before it has joined its group, nor after that has gone on without it.
+    pub is_assigned: bool,
 }
 
 /// Something happened at the source.

@@ -31,6 +31,8 @@ pub(crate) struct StreamLane {
     pub(crate) lane: Lane,
     spec: LaneSpec,
     claim: Claim,
+    /// Since when it has no claim, if it has none.
+    unclaimed_since: Instant,
     /// A checkpoint that waits for word that the topic was still the same at its barrier.
     unconfirmed: Option<(Instant, tokio::sync::oneshot::Sender<()>)>,
     wake: Arc<dyn Fn() + Send + Sync>,
@@ -80,6 +82,7 @@ impl StreamLane {
             batch: MessageBatch::new(lane.topic.clone(), lane.partition),
             lane,
             claim: Claim::Unneeded,
+            unclaimed_since: now,
             unconfirmed: None,
             spec,
             wake,

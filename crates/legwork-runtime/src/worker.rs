@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use legwork_types::{FreshRows, LaneId, LaneStatus, LiveError, Lookup, TableSnapshot};
+use legwork_types::{FreshRows, LaneId, LaneStatus, LiveError, Lookup, MissingLane, TableSnapshot};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -25,9 +25,9 @@ pub(crate) enum Command {
         is_lost: bool,
         done: Arc<Done>,
     },
-    Snapshot(String, Reply<Arc<dyn TableSnapshot>>),
-    Fresh(String, Reply<FreshRows>),
-    Lookup(Lookup, Reply<RecordBatch>),
+    Snapshot(String, Reply<Told<Arc<dyn TableSnapshot>>>),
+    Fresh(String, Reply<Told<FreshRows>>),
+    Lookup(Lookup, Reply<Told<RecordBatch>>),
     Statuses(Reply<LaneStatus>),
     /// Asks for what waits for the lake, open rows included or not.
     Pending {
@@ -40,6 +40,15 @@ pub(crate) enum Command {
     Flush(Arc<Done>),
     /// Stops, after all lanes have let go.
     Stop,
+}
+
+/// What a lane says to a question about a table.
+#[derive(Clone, Debug)]
+pub(crate) struct Told<T> {
+    pub(crate) id: (Arc<str>, i32),
+    /// None where it does not fill the table, or has nothing to say.
+    pub(crate) answer: Option<T>,
+    pub(crate) missing: Option<MissingLane>,
 }
 
 /// Where answers of all lanes of a worker go.
@@ -74,6 +83,8 @@ pub(crate) struct Progress {
     pub(crate) next_offsets: HashMap<(Arc<str>, i32), i64>,
     pub(crate) newest_us: Option<i64>,
     pub(crate) statuses: Vec<LaneStatus>,
+    /// Lanes whose answers lack rows.
+    pub(crate) missing: Vec<MissingLane>,
     /// A lane has so much for the lake that it should not be left waiting.
     pub(crate) is_heavy: bool,
 }
@@ -189,7 +200,7 @@ impl Run {
     /// *Returns* false when the worker is to stop.
     fn obey(&mut self, commands: Vec<Command>) -> bool {
         // Questions for the same table that came together get the same snapshot.
-        let mut taken: HashMap<String, Result<Vec<Arc<dyn TableSnapshot>>, LiveError>> = HashMap::new();
+        let mut taken: HashMap<String, Result<Vec<Told<Arc<dyn TableSnapshot>>>, LiveError>> = HashMap::new();
         for command in commands {
             // Whoever asked may have gone meanwhile: a reply that nobody takes is dropped.
             match command {
@@ -211,19 +222,12 @@ impl Run {
                     self.next_report = Instant::now();
                 }
                 Command::Snapshot(table, reply) => {
-                    let snapshots = taken.entry(table.clone()).or_insert_with(|| {
-                        self.lanes.iter_mut().filter_map(|lane| lane.snapshot(&table).transpose()).collect()
-                    });
+                    let snapshots =
+                        taken.entry(table.clone()).or_insert_with(|| self.ask(|lane| lane.snapshot(&table)));
                     let _ = reply.send(snapshots.clone());
                 }
-                Command::Fresh(table, reply) => {
-                    let _ =
-                        reply.send(self.lanes.iter_mut().filter_map(|lane| lane.fresh(&table).transpose()).collect());
-                }
-                Command::Lookup(lookup, reply) => {
-                    let answers = self.lanes.iter_mut().filter_map(|lane| lane.lookup(&lookup).transpose());
-                    let _ = reply.send(answers.collect());
-                }
+                Command::Fresh(table, reply) => drop(reply.send(self.ask(|lane| lane.fresh(&table)))),
+                Command::Lookup(lookup, reply) => drop(reply.send(self.ask(|lane| lane.lookup(&lookup)))),
                 Command::Statuses(reply) => {
                     let _ = reply.send(Ok(self.lanes.iter().map(StreamLane::status).collect()));
                 }
@@ -241,6 +245,21 @@ impl Run {
         true
     }
 
+    /// Asks every lane.
+    fn ask<T>(
+        &mut self,
+        mut question: impl FnMut(&mut StreamLane) -> Result<Option<T>, LiveError>,
+    ) -> Result<Vec<Told<T>>, LiveError> {
+        let now = Instant::now();
+        let told = |lane: &mut StreamLane| {
+            let answer = question(lane)?;
+            let id = (lane.lane.topic.clone(), lane.lane.partition);
+            // Being asked may have cost it its claim.
+            Ok(Told { id, answer, missing: lane.missing(now) })
+        };
+        self.lanes.iter_mut().map(told).collect()
+    }
+
     fn cover(&mut self, covered: Vec<(LaneId, Covered)>) {
         let now = Instant::now();
         for (id, covered) in covered {
@@ -252,11 +271,15 @@ impl Run {
     }
 
     fn report(&mut self, now: Instant) {
-        if now < self.next_report {
+        let missing: Vec<MissingLane> = self.lanes.iter().filter_map(|lane| lane.missing(now)).collect();
+        let mut progress = self.progress.lock();
+        // Whoever waits for a lane that comes, and whoever asks after one has gone, should know it at once.
+        let is_news = missing.len() != progress.missing.len() || self.lanes.len() != progress.statuses.len();
+        if now < self.next_report && !is_news {
             return;
         }
         self.next_report = now + Duration::from_millis(200);
-        let mut progress = self.progress.lock();
+        progress.missing = missing;
         progress.next_offsets = self
             .lanes
             .iter()

@@ -23,6 +23,8 @@ use parking_lot::Mutex;
 pub(crate) struct FakeEngine {
     pub(crate) rows_max: Option<usize>,
     pub(crate) timeout: Option<Duration>,
+    /// Of every answer with rows.
+    pub(crate) notices: Vec<String>,
     /// What views of the business metrics are made of; in order.
     pub(crate) views: Vec<(&'static str, &'static str)>,
 }
@@ -123,7 +125,13 @@ impl Accumulator for Greatest {
 impl Engine for FakeEngine {
     fn session(&self) -> Arc<dyn Session> {
         let context = context(&self.views);
-        Arc::new(FakeSession { context, rows_max: self.rows_max, timeout: self.timeout, as_of: Mutex::default() })
+        Arc::new(FakeSession {
+            context,
+            rows_max: self.rows_max,
+            timeout: self.timeout,
+            notices: self.notices.clone(),
+            as_of: Mutex::default(),
+        })
     }
 
     fn tables(&self) -> BoxFuture<'_, Result<Vec<TableInfo>, QueryError>> {
@@ -142,6 +150,7 @@ struct FakeSession {
     context: SessionContext,
     rows_max: Option<usize>,
     timeout: Option<Duration>,
+    notices: Vec<String>,
     as_of: Mutex<Option<String>>,
 }
 
@@ -171,6 +180,7 @@ impl Session for FakeSession {
                 return Ok(QueryResult {
                     schema: Arc::new(arrow::datatypes::Schema::empty()),
                     batches: futures::stream::empty().boxed(),
+                    notices: Vec::new(),
                 });
             }
             let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -191,7 +201,10 @@ impl Session for FakeSession {
             let batches = futures::stream::unfold(batches.boxed(), |mut batches| async {
                 batches.next().await.map(|batch| (batch, batches))
             });
-            let Some(timeout) = self.timeout else { return Ok(QueryResult { schema, batches: batches.boxed() }) };
+            let notices = self.notices.clone();
+            let Some(timeout) = self.timeout else {
+                return Ok(QueryResult { schema, notices, batches: batches.boxed() });
+            };
             let late = async move {
                 tokio::time::sleep(timeout).await;
                 let message = "the query ran too long".to_owned();
@@ -205,7 +218,7 @@ impl Session for FakeSession {
                 }
                 batches.poll_next_unpin(cx)
             });
-            Ok(QueryResult { schema, batches })
+            Ok(QueryResult { schema, notices, batches })
         }
         .boxed()
     }

@@ -20,7 +20,9 @@ pub use changes::{Changes, LaneId, StateEntry, StateError};
 pub use event::{EventBatch, Reject, RejectReason, Verdict, Verdicts};
 pub use generated::*;
 pub use kind::{Shape, UnknownKind};
-pub use live::{FreshFuture, FreshRows, LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture};
+pub use live::{
+    Answer, FreshFuture, FreshRows, LaneState, LaneStatus, LiveError, LiveTables, Lookup, MissingLane, SnapshotFuture,
+};
 pub use message::{Message, MessageBatch};
 pub use schema::money;
 pub use snapshot::{BatchSnapshot, TableSnapshot};

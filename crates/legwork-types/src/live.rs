@@ -3,16 +3,46 @@
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 
 use crate::{LaneId, TableSnapshot};
 
 /// Snapshots of one table, one a lane.
-pub type SnapshotFuture = Pin<Box<dyn Future<Output = Result<Vec<Arc<dyn TableSnapshot>>, LiveError>> + Send>>;
+pub type SnapshotFuture = Pin<Box<dyn Future<Output = Result<Answer<Arc<dyn TableSnapshot>>, LiveError>> + Send>>;
 
 /// What lanes hold that the lake may not hold yet.
-pub type FreshFuture = Pin<Box<dyn Future<Output = Result<Vec<FreshRows>, LiveError>> + Send>>;
+pub type FreshFuture = Pin<Box<dyn Future<Output = Result<Answer<FreshRows>, LiveError>> + Send>>;
+
+/// What the lanes of a table answered, and which of them did not.
+#[derive(Clone, Debug)]
+pub struct Answer<T> {
+    /// From lanes that could.
+    pub found: Vec<T>,
+    /// Lanes whose rows are not, or not all, among those found.
+    pub missing: Vec<MissingLane>,
+}
+
+impl<T> From<Vec<T>> for Answer<T> {
+    /// Of lanes that are all there.
+    fn from(found: Vec<T>) -> Answer<T> {
+        Answer { found, missing: Vec::new() }
+    }
+}
+
+/// A lane that cannot answer for its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingLane {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its partition; none for all of the topic, as long as it is not known how many those are.
+    pub partition: Option<i32>,
+    /// Why, in words that may be the same for several lanes.
+    pub reason: String,
+    /// Whether it is on its way: then for how long already.
+    pub coming_for: Option<Duration>,
+}
 
 /// Rows of one lane that the lake may not hold yet, each with the number of the checkpoint that it belongs to. The lane keeps them until a
 /// version of the lake holds them, and a while longer for queries that pinned an older one.
@@ -58,6 +88,11 @@ pub trait LiveTables: Send + Sync + Debug {
     /// Asks the lanes for rows of one key, computed for the asking: a track explained ping by ping, fixes near a time.
     fn lookup(&self, lookup: Lookup) -> SnapshotFuture;
 
+    /// Lanes that fill `table`, or answer look-ups under its name, and cannot answer now, as last heard. Asks nobody.
+    fn missing(&self, _table: &str) -> Vec<MissingLane> {
+        Vec::new()
+    }
+
     /// Newest event time over all lanes, microseconds; none before the first event.
     fn newest_event_time_us(&self) -> Option<i64>;
 }
@@ -73,6 +108,11 @@ pub struct Lookup {
     pub from_us: i64,
     /// Until this event time, microseconds, exclusive.
     pub to_us: i64,
+}
+
+impl Lookup {
+    /// Every [`Lookup::table`] that there is.
+    pub const TABLES: [&'static str; 2] = ["explain_track", "track_at"];
 }
 
 /// What a lane is doing.
@@ -144,4 +184,31 @@ pub struct LaneStatus {
     pub n_reordered: i64,
     /// Accepted events whose key belongs to another partition.
     pub n_misrouted: i64,
+}
+
+impl LaneStatus {
+    /// Of a lane of which nothing is known.
+    pub fn new(topic: Arc<str>, partition: i32) -> LaneStatus {
+        LaneStatus {
+            topic,
+            partition,
+            state: LaneState::Released,
+            detail: String::new(),
+            owner: Arc::from(""),
+            next_offset: 0,
+            end_offset: None,
+            watermark_us: None,
+            last_event_time_us: None,
+            is_idle: false,
+            checkpoint_seq: None,
+            n_read: 0,
+            n_accepted: 0,
+            n_late: 0,
+            n_rejected: 0,
+            n_duplicates: 0,
+            n_tombstones: 0,
+            n_reordered: 0,
+            n_misrouted: 0,
+        }
+    }
 }

@@ -225,6 +225,7 @@ pub(crate) fn query_options(config: &Config) -> Result<QueryOptions, ConfigError
     Ok(QueryOptions {
         concurrency: query.concurrency,
         timeout: query.timeout.duration(),
+        lanes_wait: query.lanes_wait.duration(),
         memory_bytes_max: query.memory_bytes_max.bytes(),
         rows_max: usize::try_from(query.rows_max).unwrap_or(usize::MAX),
         result_bytes_max: query.result_bytes_max.bytes(),

@@ -12,7 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use legwork_types::{LiveTables, Lookup};
 
 use super::time::time_type;
-use crate::pin::or_empty;
+use crate::pin::QueryPin;
 use crate::scan::LiveScan;
 
 /// Columns of both functions. What a lane does not tell is null.
@@ -120,7 +120,9 @@ impl TableProvider for TrackTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let snapshots = or_empty(self.live.lookup(self.lookup.clone()).await);
+        let pin = QueryPin::of(state);
+        pin.wait(self.live.as_ref(), &self.lookup.table).await;
+        let snapshots = pin.found(self.live.lookup(self.lookup.clone()).await);
         let snapshots = snapshots.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let partitions_max = state.config().target_partitions();
         Ok(Arc::new(LiveScan::try_new(&self.lookup.table, &SCHEMA, &snapshots, projection, limit, partitions_max)?))

@@ -13,7 +13,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use crate::History;
 use crate::catalog::lake_tables;
-use crate::pin::{self, QueryPin};
+use crate::pin::QueryPin;
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -75,14 +75,11 @@ impl TableProvider for Versions {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let pin = state.config().get_extension::<QueryPin>();
+        let pin = QueryPin::of(state);
         let (mut names, mut versions) = (Vec::new(), Vec::new());
         if let Some(history) = &self.history {
             for table in &self.tables {
-                let pinned = match &pin {
-                    Some(pin) => pin.pinned(history.as_ref(), table).await,
-                    None => pin::pinned(history.as_ref(), table).await,
-                };
+                let pinned = pin.pinned(history.as_ref(), table).await;
                 let pinned = pinned.map_err(|error| DataFusionError::External(Box::new(error)))?;
                 names.push(*table);
                 versions.push(pinned.map(|pinned| pinned.version));

@@ -17,7 +17,7 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableProviderFilterPush
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use legwork_types::{LiveError, LiveTables, Table};
+use legwork_types::{LiveTables, Table};
 
 use super::days::DaySet;
 use super::fresh::{DAY, Fresh, LANE};
@@ -27,7 +27,7 @@ use super::newest::Layout;
 use super::resolve::{Group, ResolveExec};
 use super::scan::{LakeScan, read_error};
 use crate::catalog::LakeDef;
-use crate::pin::{self, Pinned, QueryPin, View};
+use crate::pin::{QueryPin, View};
 
 /// Pieces of a query: each plans a scan of its own.
 const GROUPS_MAX: u64 = 32;
@@ -67,31 +67,19 @@ impl LakeTable {
         LakeTable { name, schema, contents, time_column, live, history }
     }
 
-    /// The version of the lake that a query reads.
-    async fn pinned(&self, state: &dyn Session) -> Result<Pinned> {
-        let pinned = match state.config().get_extension::<QueryPin>() {
-            Some(pin) => pin.pinned(self.history.as_ref(), self.name).await,
-            None => pin::pinned(self.history.as_ref(), self.name).await,
-        };
-        pinned.map_err(|error| DataFusionError::External(Box::new(error)))
-    }
-
     /// What a query reads of lake and lanes.
     async fn view(&self, state: &dyn Session) -> Result<View> {
-        match state.config().get_extension::<QueryPin>() {
-            Some(pin) => pin.view(self.name, self.make_view(state)).await,
-            None => self.make_view(state).await,
-        }
+        let pin = QueryPin::of(state);
+        pin.view(self.name, self.make_view(&pin)).await
     }
 
     /// Pins the lake first, then asks the lanes: what reaches the lake in between is seen in the lanes, and newest wins.
-    async fn make_view(&self, state: &dyn Session) -> Result<View> {
-        let pinned = self.pinned(state).await?;
-        let fresh = match self.live.fresh(self.name).await {
-            Ok(fresh) => fresh,
-            Err(LiveError::UnknownTable { .. }) => Vec::new(),
-            Err(error) => return Err(DataFusionError::External(Box::new(error))),
-        };
+    async fn make_view(&self, pin: &QueryPin) -> Result<View> {
+        pin.wait(self.live.as_ref(), self.name).await;
+        let pinned = pin.pinned(self.history.as_ref(), self.name).await;
+        let pinned = pinned.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let fresh = pin.found(self.live.fresh(self.name).await);
+        let fresh = fresh.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let fresh = match (self.contents, &pinned) {
             (Contents::Events, Some(pinned)) => Fresh::of_events(fresh, &pinned.through, self.time_column)?,
             _ => Fresh::of_versions(fresh, self.time_column)?,

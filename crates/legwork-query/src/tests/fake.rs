@@ -7,9 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use legwork_types::{
-    BatchSnapshot, FreshFuture, FreshRows, Kind, LiveError, LiveTables, Lookup, SnapshotFuture, Table, TableSnapshot,
+    Answer, BatchSnapshot, FreshFuture, FreshRows, Kind, LiveError, LiveTables, Lookup, MissingLane, SnapshotFuture,
+    Table, TableSnapshot,
 };
 use serde_json::{Map, Value, json};
+
+/// Lanes that are on their way have come when they have been looked for so often.
+pub(super) const LOOKS: usize = 3;
 
 /// Tables by name; those not set are unknown to it.
 #[derive(Debug, Default)]
@@ -19,10 +23,14 @@ pub(super) struct Fake {
     /// Snapshots asked for so far.
     pub(super) n_snapshots: Arc<AtomicUsize>,
     pub(super) newest_us: Option<i64>,
+    /// How often it was asked for lanes that are not there.
+    pub(super) n_looks: AtomicUsize,
     pub(super) lookups: Arc<parking_lot::Mutex<Vec<Lookup>>>,
     pub(super) is_shut: bool,
     /// What lanes hold beyond the lake, by table.
     pub(super) fresh: HashMap<String, Vec<FreshRows>>,
+    /// Lanes of every table that are not there.
+    pub(super) missing: Arc<parking_lot::Mutex<Vec<MissingLane>>>,
 }
 
 impl Fake {
@@ -43,15 +51,18 @@ impl Fake {
         self
     }
 
-    fn answer(&self, table: &str) -> Result<Vec<Arc<dyn TableSnapshot>>, LiveError> {
+    fn answer(&self, table: &str) -> Result<Answer<Arc<dyn TableSnapshot>>, LiveError> {
         if self.is_shut {
             return Err(LiveError::ShuttingDown);
         }
+        let missing = self.missing.lock().clone();
         let Some(lanes) = self.tables.get(table) else {
-            return Err(LiveError::UnknownTable { table: table.to_owned() });
+            let unknown = LiveError::UnknownTable { table: table.to_owned() };
+            return if missing.is_empty() { Err(unknown) } else { Ok(Answer { found: Vec::new(), missing }) };
         };
         let schema = &self.schemas[table];
-        Ok(lanes.iter().map(|lane| Arc::new(BatchSnapshot::new(schema.clone(), lane.clone())) as _).collect())
+        let found = lanes.iter().map(|lane| Arc::new(BatchSnapshot::new(schema.clone(), lane.clone())) as _).collect();
+        Ok(Answer { found, missing })
     }
 }
 
@@ -66,10 +77,11 @@ impl LiveTables for Fake {
     }
 
     fn fresh(&self, table: &str) -> FreshFuture {
-        let unknown = LiveError::UnknownTable { table: table.to_owned() };
-        let answer = match self.is_shut {
-            true => Err(LiveError::ShuttingDown),
-            false => self.fresh.get(table).cloned().ok_or(unknown),
+        let missing = self.missing.lock().clone();
+        let answer = match (self.is_shut, self.fresh.get(table)) {
+            (true, _) => Err(LiveError::ShuttingDown),
+            (false, None) if missing.is_empty() => Err(LiveError::UnknownTable { table: table.to_owned() }),
+            (false, found) => Ok(Answer { found: found.cloned().unwrap_or_default(), missing }),
         };
         Box::pin(async move {
             tokio::task::yield_now().await;
@@ -81,6 +93,14 @@ impl LiveTables for Fake {
         let answer = self.answer(&lookup.table);
         self.lookups.lock().push(lookup);
         Box::pin(async move { answer })
+    }
+
+    fn missing(&self, _table: &str) -> Vec<MissingLane> {
+        let mut missing = self.missing.lock();
+        if self.n_looks.fetch_add(1, Ordering::Relaxed) == LOOKS {
+            missing.retain(|lane| lane.coming_for.is_none());
+        }
+        missing.clone()
     }
 
     fn newest_event_time_us(&self) -> Option<i64> {

@@ -8,6 +8,7 @@ mod lake_measure;
 mod lake_model;
 mod lake_property;
 mod limits;
+mod missing;
 mod sql;
 mod views_crm;
 mod views_field;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow::error::ArrowError;
 use legwork_state::{Head, PendingRows};
 use legwork_types::{
-    FreshFuture, FreshRows, Kind, LaneId, LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture, Table,
-    TableSnapshot,
+    Answer, FreshFuture, FreshRows, Kind, LaneId, LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture,
+    Table, TableSnapshot,
 };
 
 use super::pending::from_ipc;
@@ -134,12 +134,12 @@ impl LiveTables for StoredLanes {
             Some(only_live) => Err(unavailable(&format!("{} is not in the lake", only_live.name()))),
             None => Ok(self.reference.get(table).into_iter().collect()),
         };
-        Box::pin(std::future::ready(snapshots))
+        Box::pin(std::future::ready(snapshots.map(Answer::from)))
     }
 
     fn fresh(&self, table: &str) -> FreshFuture {
         let fresh = self.fresh.get(table).cloned().unwrap_or_default();
-        Box::pin(std::future::ready(Ok(fresh)))
+        Box::pin(std::future::ready(Ok(fresh.into())))
     }
 
     fn lookup(&self, lookup: Lookup) -> SnapshotFuture {
@@ -195,14 +195,14 @@ mod tests {
         let lanes = vec![StoredLane { lane: lane.clone(), head, pending }];
         let stored = StoredLanes::new(lanes, ReferenceTables::default(), 100).unwrap();
         assert_eq!(stored.n_rows(), BTreeMap::from([(lane, 2)]));
-        let ready = |future: FreshFuture| futures::executor::block_on(future).unwrap();
+        let ready = |future: FreshFuture| futures::executor::block_on(future).unwrap().found;
         let fresh = ready(stored.fresh("late_events"));
         assert_eq!(
             fresh[0].rows.iter().map(|(number, rows)| (*number, rows.num_rows())).collect::<Vec<_>>(),
             [(3, 1), (4, 1)]
         );
         assert!(ready(stored.fresh("stays")).is_empty());
-        let lanes = futures::executor::block_on(stored.snapshot("pipeline_lanes")).unwrap();
+        let lanes = futures::executor::block_on(stored.snapshot("pipeline_lanes")).unwrap().found;
         assert_eq!((lanes.len(), lanes[0].n_rows()), (1, 1));
         let refused = futures::executor::block_on(stored.snapshot("device_coverage")).unwrap_err();
         assert!(refused.to_string().contains("legwork sql --input"));

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
 use legwork_operators::Need;
 use legwork_state::{Head, LaneStore, StoreError};
-use legwork_types::{FreshRows, LaneState, LiveError, Lookup, TableSnapshot};
+use legwork_types::{FreshRows, LaneState, LiveError, Lookup, MissingLane, TableSnapshot};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -184,6 +184,7 @@ impl StreamLane {
     /// The claim is dead. What the lane holds may be ahead of its store, so it is dropped; the store knows the truth.
     pub(super) fn lose(&mut self, error: &StoreError, now: Instant) {
         self.lane = Lane::new(&self.spec);
+        self.unclaimed_since = now;
         self.unconfirmed = None;
         self.batch.clear(0);
         self.n_done = 0;
@@ -250,6 +251,17 @@ impl StreamLane {
     /// A lane that holds no claim may hold rows that the store never gets.
     fn is_trusted(&self) -> bool {
         matches!(self.claim, Claim::Unneeded | Claim::Held(_))
+    }
+
+    /// Why what it answers lacks rows; none when it does not.
+    pub(crate) fn missing(&self, now: Instant) -> Option<MissingLane> {
+        let coming_for = match self.state {
+            LaneState::Halted => None,
+            _ if self.is_trusted() => return None,
+            _ => Some(now.duration_since(self.unclaimed_since)),
+        };
+        let reason = format!("{}: {}", if coming_for.is_none() { "halted" } else { "not there yet" }, self.detail);
+        Some(MissingLane { topic: self.lane.topic.clone(), partition: Some(self.lane.partition), reason, coming_for })
     }
 
     /// A snapshot of a table; none for a table that it does not fill.

@@ -70,7 +70,7 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     /// *Errors:* a schema that the format cannot hold.
-    pub(crate) fn new(format: Format, schema: &SchemaRef) -> Result<Encoder, ArrowError> {
+    pub(crate) fn new(format: Format, schema: &SchemaRef, notices: &[String]) -> Result<Encoder, ArrowError> {
         let mut buffer = Buffer::default();
         let writer = match format {
             Format::Json => {
@@ -79,7 +79,7 @@ impl Encoder {
                     .iter()
                     .map(|field| json!({"name": field.name(), "type": type_name(field.data_type())}));
                 let columns = serde_json::Value::Array(columns.collect());
-                write!(buffer, "{{\"columns\":{columns},\"rows\":")?;
+                write!(buffer, "{{\"columns\":{columns},\"notices\":{},\"rows\":", json!(notices))?;
                 let builder = WriterBuilder::new().with_explicit_nulls(true).with_struct_mode(StructMode::ListOnly);
                 Writer::Json {
                     writer: Box::new(builder.build(buffer.clone())),

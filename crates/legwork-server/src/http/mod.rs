@@ -32,6 +32,7 @@ use crate::metrics::BusinessMetrics;
 use problem::Problem;
 
 pub use server::{HttpLimits, serve};
+pub use sql::NOTICES;
 
 /// What the routes answer from.
 #[derive(Clone, Debug)]

@@ -70,6 +70,10 @@ fn sql() -> Value {
     let question = json!({"type": "object", "required": ["sql"], "additionalProperties": false, "properties": {"sql": {"type": "string"}}});
     let mut responses = json!({"200": {
         "description": "The rows, streamed in the format of Accept (JSON without one). A result that fails on the way is cut off: its body does not end as its format does.",
+        "headers": {"legwork-notices": {
+            "description": "As notices in JSON results, with every format; absent when there are none.",
+            "schema": {"type": "string"},
+        }},
         "content": content,
     }});
     for (status, description) in [
@@ -113,8 +117,13 @@ fn result() -> Value {
         "name": {"type": "string"},
         "type": {"type": "string", "description": "PostgreSQL's name: int8, float8, text, timestamptz, numeric, ..."},
     }});
-    json!({"type": "object", "required": ["columns", "rows", "row_count"], "properties": {
+    json!({"type": "object", "required": ["columns", "notices", "rows", "row_count"], "properties": {
         "columns": {"type": "array", "items": column},
+        "notices": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "What to know beside the rows, such as whose rows are not among them, and why; nearly always empty.",
+        },
         "rows": {
             "type": "array",
             "items": {"type": "array"},

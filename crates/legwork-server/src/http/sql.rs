@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -21,6 +21,8 @@ use super::formats::Encoder;
 use super::negotiate::Format;
 use super::problem::Problem;
 
+/// Header with what a client must know beside the rows; only there when there is something.
+pub const NOTICES: HeaderName = HeaderName::from_static("legwork-notices");
 /// JSON around and within the SQL: escapes may double it.
 const BODY_SLACK: usize = 4 * 1024;
 /// For a body to arrive.
@@ -54,10 +56,26 @@ pub(crate) async fn query(State(state): State<Arc<HttpState>>, request: Request)
     let mut batches = result.batches.fuse();
     // The first batch before the status: most errors are known by then.
     let first = batches.next().await.transpose()?;
-    let encoder = Encoder::new(format, &result.schema).map_err(not_this_format)?;
+    let encoder = Encoder::new(format, &result.schema, &result.notices).map_err(not_this_format)?;
     let pieces = pieces(encoder, stream::iter(first.map(Ok)).chain(batches).boxed());
     let content_type = HeaderValue::from_static(format.content_type());
-    Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(pumped(pieces))).into_response())
+    let mut response = ([(header::CONTENT_TYPE, content_type)], Body::from_stream(pumped(pieces))).into_response();
+    if !result.notices.is_empty() {
+        response.headers_mut().insert(NOTICES, header_of(&result.notices));
+    }
+    Ok(response)
+}
+
+/// Texts as a JSON array in ASCII, which a header can hold.
+fn header_of(texts: &[String]) -> HeaderValue {
+    let mut ascii = String::new();
+    for c in serde_json::json!(texts).to_string().chars() {
+        match c {
+            ' '..='~' => ascii.push(c),
+            other => other.encode_utf16(&mut [0; 2]).iter().for_each(|unit| ascii.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    HeaderValue::from_str(&ascii).unwrap_or(HeaderValue::from_static("[]"))
 }
 
 fn not_this_format(error: ArrowError) -> Problem {

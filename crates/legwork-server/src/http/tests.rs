@@ -123,7 +123,22 @@ async fn json_has_every_type() {
     assert_eq!(body["rows"][1], json!([2, null, null, null, null, null, null, null, null]));
     assert_eq!(body["row_count"], json!(3));
     let empty = sql("SELECT id FROM samples WHERE id > 9", "*/*").await.json();
-    assert_eq!(empty, json!({"columns": [{"name": "id", "type": "int8"}], "rows": [], "row_count": 0}));
+    assert_eq!(empty, json!({"columns": [{"name": "id", "type": "int8"}], "notices": [], "rows": [], "row_count": 0}));
+}
+
+#[tokio::test]
+async fn what_an_answer_lacks_is_told_with_every_format() {
+    let notices = ["lane t/0 \"halted\"", "Größe\n\u{1f4cd}"].map(str::to_owned).to_vec();
+    for format in ["application/json", "text/csv", "application/vnd.apache.arrow.stream"] {
+        let engine = FakeEngine { notices: notices.clone(), ..FakeEngine::default() };
+        let answer = sql_of(engine, "SELECT id FROM samples", format).await;
+        let header = answer.headers["legwork-notices"].to_str().unwrap();
+        assert_eq!(serde_json::from_str::<Vec<String>>(header).unwrap(), notices, "{header}");
+        if format == "application/json" {
+            assert_eq!(answer.json()["notices"], json!(notices));
+        }
+    }
+    assert!(!sql("SELECT id FROM samples", "*/*").await.headers.contains_key("legwork-notices"));
 }
 
 #[tokio::test]

@@ -2,10 +2,18 @@
 
 use legwork_query::{ErrorKind, QueryError};
 use pgwire::error::{ErrorInfo, PgWireError};
+use pgwire::messages::PgWireBackendMessage;
 
 /// An error of the statement with its SQLSTATE.
 pub(crate) fn error(sqlstate: &str, message: impl Into<String>) -> PgWireError {
     PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), sqlstate.to_owned(), message.into())))
+}
+
+/// What a client should know beside the rows.
+pub(crate) fn warning(message: impl Into<String>) -> PgWireBackendMessage {
+    // 01000: a warning of no particular class.
+    let info = ErrorInfo::new("WARNING".to_owned(), "01000".to_owned(), message.into());
+    PgWireBackendMessage::NoticeResponse(info.into())
 }
 
 /// An error that ends the connection.

@@ -31,7 +31,7 @@ use pgwire::messages::startup::ParameterStatus;
 
 use super::cancel::Canceller;
 use super::copy;
-use super::error::{error, from_query, unsupported};
+use super::error::{error, from_query, unsupported, warning};
 use super::parameters::{bound_text, prepare};
 use super::rows::{self, Ends};
 use super::settings::{self, Command, Settings};
@@ -76,14 +76,22 @@ impl Backend {
         Ends::new(self.canceller.statement(), self.settings.lock().statement_timeout())
     }
 
-    /// Starts a query: columns and rows.
-    async fn start(
+    /// Starts a query: columns and rows. What is to be known beside them is sent.
+    async fn start<C>(
         &self,
+        client: &mut C,
         text: &str,
         format: &Format,
-    ) -> PgWireResult<(Arc<Vec<FieldInfo>>, BoxStream<'static, RowResult>)> {
+    ) -> PgWireResult<(Arc<Vec<FieldInfo>>, BoxStream<'static, RowResult>)>
+    where
+        C: Sink<PgWireBackendMessage> + Unpin + Send,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
         let mut ends = self.ends();
         let result = ends.or(self.session.query(text)).await?.map_err(from_query)?;
+        for notice in &result.notices {
+            client.feed(warning(notice)).await?;
+        }
         let fields = Arc::new(rows::fields(&rows::wire_schema(&result.schema), format)?);
         Ok((fields.clone(), rows::data_rows(rows::batches(result, ends), fields)))
     }
@@ -183,7 +191,7 @@ impl Backend {
         refuse_in_failed(client.transaction_status(), work)?;
         let tag = match work {
             Work::Query { text, tag } => {
-                let (fields, rows) = self.start(text, &Format::UnifiedText).await?;
+                let (fields, rows) = self.start(client, text, &Format::UnifiedText).await?;
                 let mut response = QueryResponse::new(fields, rows);
                 response.set_command_tag(tag);
                 return send_query_response(client, response, true).await;
@@ -192,7 +200,7 @@ impl Backend {
                 return send_query_response(client, self.show(name, &Format::UnifiedText)?, true).await;
             }
             Work::Copy(copy) => {
-                let (fields, rows) = self.start(&copy.text, &copy.value_format()).await?;
+                let (fields, rows) = self.start(client, &copy.text, &copy.value_format()).await?;
                 return copy::send(client, copy, &fields, rows).await;
             }
             Work::EngineCommand { text, tag } => {
@@ -218,7 +226,7 @@ impl Backend {
         match &prepared.work {
             Work::Query { text, tag } => {
                 let text = bound_text(&self.parser, text, &prepared.parameters, portal)?;
-                let (fields, rows) = self.start(&text, &portal.result_column_format).await?;
+                let (fields, rows) = self.start(client, &text, &portal.result_column_format).await?;
                 let mut response = QueryResponse::new(fields, rows);
                 response.set_command_tag(tag);
                 Ok(Some(response))

@@ -90,6 +90,24 @@ fn has_psql() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_answer_lacks_comes_as_a_warning() {
+    if !has_psql() {
+        return;
+    }
+    let notices = vec!["lane t/0 has halted".to_owned(), "lane t/1 is away".to_owned()];
+    let server = Server::start(FakeEngine { notices, ..FakeEngine::default() }, PostgresLimits::default()).await;
+    for sql in ["SELECT id FROM samples WHERE id = 1", "COPY (SELECT 1) TO STDOUT"] {
+        let (out, err, is_content) = server.run(&["-A", "-t", "-c", sql]).await;
+        assert!(is_content && out == "1\n", "{sql}: {out} {err}");
+        assert!(
+            err.contains("WARNING:  01000: lane t/0 has halted\nWARNING:  01000: lane t/1 is away"),
+            "{sql}: {err}"
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn psql_reads_values_of_every_type() {
     if !has_psql() {
         return;

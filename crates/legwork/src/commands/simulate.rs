@@ -103,7 +103,7 @@ pub(crate) async fn tell(mut story: Story, publisher: &mut Publisher, lanes: Opt
 async fn wait_for_lanes(lanes: &dyn LiveTables, n_sent: u64) {
     for _ in 0..3_000 {
         let n_read = match lanes.snapshot("pipeline_lanes").await {
-            Ok(snapshots) => snapshots.iter().map(|snapshot| n_read(snapshot.as_ref())).sum(),
+            Ok(answer) => answer.found.iter().map(|snapshot| n_read(snapshot.as_ref())).sum(),
             Err(_) => return,
         };
         if n_sent.saturating_sub(n_read) <= AHEAD_MAX {

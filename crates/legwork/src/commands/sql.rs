@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use legwork_codec::files::FileInput;
 use legwork_query::{Engine, NowSource, QueryOptions, SqlEngine};
 use legwork_runtime::{RawEvents, ReferenceDir, ReferenceTables, run_files};
+use legwork_server::http::NOTICES;
 use legwork_types::Kind;
 
 use crate::args::{InputArgs, SqlArgs};
@@ -73,6 +74,7 @@ async fn over_data(config: &Config, sql: &str, as_of: Option<&str>, format: Form
     let live = data::stored_lanes(&kept, config).await?;
     let engine = SqlEngine::with_history(live, kept.tables.clone(), options)?;
     let result = engine.session().query(sql).await?;
+    warn(&result.notices);
     output::print(format, result.schema.clone(), result.batches, std::io::stdout()).await
 }
 
@@ -189,6 +191,13 @@ pub(crate) fn inputs(files: &[(Kind, PathBuf)], map: &[(String, String)]) -> Res
     Ok(inputs)
 }
 
+/// What is to be known beside the rows.
+fn warn(notices: &[String]) {
+    for notice in notices {
+        eprintln!("warning: {notice}");
+    }
+}
+
 /// Asks a running Legwork.
 pub(crate) async fn over_wire(url: &str, sql: &str, as_of: Option<&str>, format: Format) -> Result<()> {
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
@@ -221,6 +230,9 @@ pub(crate) async fn over_wire(url: &str, sql: &str, as_of: Option<&str>, format:
             .unwrap_or(text);
         bail!("{detail}");
     }
+    if let Some(notices) = response.headers().get(NOTICES) {
+        warn(&serde_json::from_slice::<Vec<String>>(notices.as_bytes()).unwrap_or_default());
+    }
     let bytes = response.bytes().await.context("reading the answer")?;
     let reader = arrow::ipc::reader::StreamReader::try_new(std::io::Cursor::new(bytes), None)?;
     let schema = reader.schema();
@@ -231,17 +243,23 @@ pub(crate) async fn over_wire(url: &str, sql: &str, as_of: Option<&str>, format:
 async fn over_postgres(url: &str, sql: &str, as_of: Option<&str>, format: Format) -> Result<()> {
     use arrow::array::{RecordBatch, StringArray};
     use arrow::datatypes::{DataType, Field, Schema};
-    use tokio_postgres::SimpleQueryMessage;
+    use tokio_postgres::{AsyncMessage, SimpleQueryMessage};
 
     if matches!(format, Format::Arrow | Format::Parquet) {
         bail!(Failure::Usage(
             "over postgres:// values come as text: use the http:// address for --format arrow or parquet".to_owned()
         ));
     }
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+    let (client, mut connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
         .await
         .map_err(|error| Failure::Temporary(format!("the PostgreSQL address does not answer: {error}")))?;
-    let connection = tokio::spawn(connection);
+    let connection = tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notice(notice) = message {
+                warn(&[notice.message().to_owned()]);
+            }
+        }
+    });
     if let Some(as_of) = as_of {
         client.simple_query(&format!("SET legwork.as_of = '{}'", as_of.replace('\'', "''"))).await?;
     }

@@ -341,6 +341,8 @@ section! {
         concurrency: usize = 8,
         /// Longest time of one, planning and reading included.
         timeout: Span = seconds(30),
+        /// How long one waits for lanes that are on their way, after a start or a rebalance; then it says whose rows it lacks.
+        lanes_wait: Span = seconds(5),
         /// Memory of one.
         memory_bytes_max: Size = mib(512),
         /// Rows that one may return.
