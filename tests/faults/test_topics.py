@@ -105,7 +105,8 @@ def test_partitions_added_to_the_only_topic(topics, cluster):
 
     wait_for_lanes(1)
     one.stop()
-    AdminClient({"bootstrap.servers": one.bootstrap}).create_partitions([NewPartitions(names["calls"], 3)])[names["calls"]].result(30)
+    admin = AdminClient({"bootstrap.servers": one.bootstrap})
+    admin.create_partitions([NewPartitions(names["calls"], 3)])[names["calls"]].result(30)
     one.start()
     wait_for_lanes(3)
     one.stop()

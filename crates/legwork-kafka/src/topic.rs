@@ -94,16 +94,16 @@ impl Seen {
     pub(crate) fn why_gone(&self, topic: &str, partition: i32, id: Option<&str>, n_partitions: i32) -> Option<String> {
         if self.is_deleted {
             return Some(format!(
-                "topic {topic} was deleted: create it and fill it again, then `legwork lanes accept {topic}/{partition}` starts this \
-                 lane anew at kafka.start; or take the topic out of topics.*.names"
+                "topic {topic} was deleted: create it and fill it again, start again, then `legwork lanes accept {topic}/{partition}` keeps what \
+                 was read and reads the new one from its start; or take the topic out of topics.*.names"
             ));
         }
         if let (Some(id), Some(now)) = (id, self.id.as_deref())
             && id != now
         {
             return Some(format!(
-                "topic {topic} was deleted and made anew (its id was {id} and is {now}): its offsets mean other messages now; `legwork \
-                 lanes accept {topic}/{partition}` starts this lane anew at kafka.start"
+                "topic {topic} was deleted and made anew (its id was {id} and is {now}): its offsets mean other messages now; start again, \
+                 then `legwork lanes accept {topic}/{partition}` keeps what was read and reads the new one from its start"
             ));
         }
         (n_partitions > 0 && self.n_partitions > n_partitions)
@@ -113,8 +113,9 @@ impl Seen {
 
 fn grown(topic: &str, partition: i32, before: i32, now: i32) -> String {
     format!(
-        "topic {topic} has {now} partitions and had {before}: its keys have moved among them, so the lanes' states no longer fit; rebuild \
-         them from stored events (legwork repair), or `legwork lanes accept {topic}/{partition}` starts this lane anew at kafka.start"
+        "topic {topic} has {now} partitions and had {before}: its keys have moved among them; `legwork lanes accept {topic}/{partition}`, \
+         for each lane of the topic, goes on; a key that has moved begins anew in its new lane, so nothing is counted between its last event in \
+         the old one and its first in the new one"
     )
 }
 
@@ -173,7 +174,7 @@ mod tests {
 
         topic.is_there(6, Some("b"), now);
         let because = topic.seen().0.why_gone("t", 1, Some("b"), 5).unwrap();
-        assert!(because.contains("has 6 partitions and had 5") && because.contains("stored events"), "{because}");
+        assert!(because.contains("has 6 partitions and had 5") && because.contains("begins anew"), "{because}");
         assert!(topic.why_not_start("t", 5).unwrap().contains("has 6 partitions and had 5"));
     }
 }

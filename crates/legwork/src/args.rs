@@ -82,7 +82,8 @@ pub(crate) enum Command {
     ///
     /// An event that comes later than time.late_horizon behind its device's or rep's newest one is kept in late_events and counted nowhere. This
     /// counts it: rows of device_movement, stays, trips, device_coverage, rep_emails, rep_messages and touches that come out differently get a
-    /// new version in the lake, rows that are no more are retracted. Twice is once. Refused are days that a lane still counts.
+    /// new version in the lake, rows that are no more are retracted. Twice is once. Refused are days that a lane still counts. A running service
+    /// does this by itself every lake.repair_every.
     #[command(
         after_help = "Examples:\n  legwork repair --from 2026-10-01 --to 2026-11-01 --dry-run\n  legwork repair --from 2026-10-01 --to 2026-11-01 --data /var/lib/legwork"
     )]
@@ -288,12 +289,15 @@ pub(crate) struct BackfillArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RepairArgs {
-    /// Late events from this time on, RFC 3339 or a day.
+    /// Events from this time on, RFC 3339 or a day.
     #[arg(long, value_name = "TIME")]
     pub(crate) from: String,
-    /// Late events before this time, RFC 3339 or a day.
+    /// Events before this time, RFC 3339 or a day.
     #[arg(long, value_name = "TIME")]
     pub(crate) to: String,
+    /// Every device and rep that has events in this time, not only those with late ones: where a table of the lake was lost.
+    #[arg(long)]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     /// Shows what would change, and changes nothing.

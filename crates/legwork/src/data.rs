@@ -83,7 +83,9 @@ pub(crate) fn lake_error(error: legwork_lake::LakeError) -> anyhow::Error {
 /// Every lane of the store as it is now; nothing is claimed.
 pub(crate) async fn read_lanes(kept: &Kept) -> Result<Vec<StoredLane>> {
     let heads = kept.store.lanes().await.map_err(store_error)?;
-    let reads = heads.into_iter().map(|(lane, _)| async move {
+    // What repair keeps for itself holds no rows.
+    let lanes = heads.into_iter().map(|(lane, _)| lane).filter(|lane| !lane.topic.starts_with(REPAIR));
+    let reads = lanes.map(|lane| async move {
         let peeked = kept.store.peek(&lane).await?;
         Ok(peeked.map(|peeked| StoredLane { lane, head: peeked.head, pending: peeked.pending }))
     });

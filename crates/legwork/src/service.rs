@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use legwork_kafka::{DeadLetters, KafkaConfig, KafkaSource};
 use legwork_query::{Engine, NowSource, QueryOptions, SqlEngine, WeekStart};
 use legwork_runtime::{Pipeline, PipelineHealth, PipelineMetrics, ReferenceDir, ReferenceTables};
@@ -15,9 +17,11 @@ use legwork_server::{Readiness, ReadinessReport};
 use legwork_types::{LaneState, LiveTables};
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::commands::repair::{RepairMetrics, repair_due};
 use crate::config::{Config, ConfigError};
 use crate::delivery::Kept;
 use crate::letters::Letters;
@@ -108,7 +112,7 @@ impl Service {
         let state = HttpState {
             engine: engine.clone(),
             readiness: Arc::new(ready),
-            registry: prometheus,
+            registry: prometheus.clone(),
             business: Some(business.clone()),
             hosts: Vec::new(),
             sql_bytes_max: config.query.sql_bytes_max.bytes(),
@@ -133,7 +137,9 @@ impl Service {
         }
         if let (Some(kept), Some(schedule)) = (&kept, Schedule::of(config)) {
             let (lake, stopped) = (kept.tables.clone(), stopped.clone());
-            tasks.spawn(async move { schedule.run(&lake, stopped).await });
+            let repair =
+                repairing((config.clone(), kept.clone(), RepairMetrics::register(&prometheus)?), stopped.clone());
+            tasks.spawn(async move { schedule.run(&lake, repair, stopped).await });
         }
         Ok(Service { addresses, tables, engine, pipeline, dead_letters, stop, tasks })
     }
@@ -161,6 +167,26 @@ impl Service {
         if stopped.await.is_err() {
             tracing::error!("stopping the pipeline failed");
         }
+    }
+}
+
+/// Repairs what is due, until it is told to stop, on a thread of its own: it computes for long.
+fn repairing(
+    of_repair: (Config, Kept, RepairMetrics),
+    stopped: watch::Receiver<bool>,
+) -> impl Fn() -> BoxFuture<'static, Result<()>> {
+    move || {
+        let ((config, kept, metrics), mut stopped) = (of_repair.clone(), stopped.clone());
+        let runtime = Handle::current();
+        let repaired = tokio::task::spawn_blocking(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    done = repair_due(&config, &kept, &metrics) => done,
+                    _ = stopped.wait_for(|&stop| stop) => Ok(()),
+                }
+            })
+        });
+        async move { repaired.await? }.boxed()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Keeps the lake fast and small while a service runs: one instance at a time, every so often.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use legwork_lake::{LakeConfig, LakeError, Lease, Maintained, Maintenance, Upkeep};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -23,6 +24,7 @@ pub(crate) struct Schedule {
     /// Name under which the lease is held.
     owner: String,
     every: Duration,
+    repair_every: Duration,
     upkeep: Upkeep,
 }
 
@@ -34,6 +36,7 @@ impl Schedule {
         (!every.is_zero()).then(|| Schedule {
             owner: config.instance.id.clone(),
             every,
+            repair_every: config.lake.repair_every.duration(),
             upkeep: Upkeep { now_ms: 0, late_horizon: config.time.late_horizon.duration(), retention },
         })
     }
@@ -45,17 +48,35 @@ impl Schedule {
 
     /// Maintains until it is told to stop, whenever this instance holds the lease. A round that is under way then is given up: each of its
     /// steps has happened or has not.
-    pub(crate) async fn run(self, lake: &LakeTables, mut stopped: watch::Receiver<bool>) {
+    pub(crate) async fn run(
+        self,
+        lake: &LakeTables,
+        repair: impl Fn() -> BoxFuture<'static, anyhow::Result<()>> + Sync,
+        mut stopped: watch::Receiver<bool>,
+    ) {
         let mut lease = None;
         let mut pause = self.every.min(FIRST_AFTER_MAX);
+        let mut repaired_at: Option<Instant> = None;
         loop {
             let held = lease.clone();
+            let is_due = repaired_at.is_none_or(|at| at.elapsed() >= self.repair_every);
             let round = async {
                 tokio::time::sleep(pause).await;
-                self.round(lake, held).await
+                let lease = self.round(lake, held).await;
+                // Whoever maintains the lake repairs it; two that do at once are told apart by their number.
+                let does_repair = lease.is_some() && is_due && !self.repair_every.is_zero();
+                if does_repair && let Err(error) = repair().await {
+                    warn!(error = format!("{error:#}"), "late events are not repaired this time");
+                }
+                (lease, does_repair)
             };
             tokio::select! {
-                next = round => lease = next,
+                (next, has_repaired) = round => {
+                    lease = next;
+                    if has_repaired {
+                        repaired_at = Some(Instant::now());
+                    }
+                }
                 _ = stopped.wait_for(|&stop| stop) => break,
             }
             pause = self.every;
@@ -144,6 +165,7 @@ fn summed(tables: &[(String, Result<Maintained, LakeError>)]) -> (usize, Maintai
 mod tests {
     use std::collections::HashMap;
 
+    use futures::FutureExt;
     use legwork_lake::Lake;
 
     use super::*;
@@ -183,6 +205,11 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let third = open();
         stop.send(true).unwrap();
-        tokio::time::timeout(Duration::from_secs(10), schedule("c").run(&third, stopped)).await.unwrap();
+        tokio::time::timeout(
+            Duration::from_secs(10),
+            schedule("c").run(&third, || std::future::ready(Ok(())).boxed(), stopped),
+        )
+        .await
+        .unwrap();
     }
 }

@@ -130,7 +130,7 @@ pub enum Halt {
     /// The lake has rows of a lane that the store does not know.
     #[error(
         "lane {lane} has no checkpoint, but table {table} of the lake has its rows through checkpoint {through}: set store.url to the store that \
-         made them, or restore it; or `legwork lanes accept {lane}` reads the topic from its start, and `legwork repair` the days before it"
+         made them, or restore it; or, where the topic still has all its messages, `legwork lanes accept {lane}` counts them anew"
     )]
     StateMissing {
         /// Lane.
@@ -158,7 +158,8 @@ pub enum Halt {
     /// The lake has lost rows.
     #[error(
         "table {table} of the lake had rows of lane {lane} through checkpoint {known}, and now {}: restore the table; \
-         or `legwork lanes accept {lane}` goes on, and `legwork repair` computes the days that are missing",
+         or `legwork lanes accept {lane}` goes on, and `legwork repair --all` computes days beyond the late horizon anew from stored events, of \
+         pings, e-mails and messages",
         through_text(*.found)
     )]
     LakeBehind {
@@ -195,7 +196,8 @@ pub enum Halt {
     /// Keys have moved between partitions.
     #[error(
         "the topic of lane {lane} had {was} partitions and has {is}, so keys have moved between lanes: `legwork lanes accept {lane}`, \
-         for each lane of the topic, goes on, and `legwork repair` computes the days around the change from stored events"
+         for each lane of the topic, goes on; a key that has moved begins anew in its new lane, so nothing is counted between its last event in \
+         the old one and its first in the new one"
     )]
     PartitionsChanged {
         /// Lane.
@@ -235,7 +237,7 @@ pub enum Halt {
     /// State was made under other settings.
     #[error(
         "the state of lane {lane} was made with the settings {was:?}, the configuration says {is:?}: set them back, or \
-         `legwork lanes accept {lane}` forgets the state and reads the topic from its start, and `legwork repair` the days before it"
+         or, where the topic still has all its messages, `legwork lanes accept {lane}` forgets the state and counts them anew"
     )]
     SettingsChanged {
         /// Lane.

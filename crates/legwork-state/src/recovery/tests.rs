@@ -249,6 +249,6 @@ fn halts_say_what_was_found_and_what_to_do() {
     assert_eq!(
         halt.to_string(),
         "table stays of the lake had rows of lane field.calls.v1/0 through checkpoint 7, and now is gone: restore the table; \
-         or `legwork lanes accept field.calls.v1/0` goes on, and `legwork repair` computes the days that are missing"
+         or `legwork lanes accept field.calls.v1/0` goes on, and `legwork repair --all` computes days beyond the late horizon anew from stored events, of pings, e-mails and messages"
     );
 }

@@ -9,7 +9,7 @@ mod explain;
 mod lanes;
 mod publish;
 mod registry;
-mod repair;
+pub(crate) mod repair;
 mod replay;
 mod schemas;
 mod simulate;

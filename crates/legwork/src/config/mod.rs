@@ -233,6 +233,8 @@ section! {
         /// How often small files are put together, days beyond their retention dropped, and files that nobody needs deleted: by one instance
         /// of all. 0s: never by this one.
         maintain_every: Span = seconds(600),
+        /// How often days are repaired that events came to beyond time.late_horizon, after maintenance and by the same instance. 0s: never.
+        repair_every: Span = seconds(3_600),
         /// Size that compaction aims at.
         file_bytes_target: Size = mib(128),
         /// How long tables keep their rows.

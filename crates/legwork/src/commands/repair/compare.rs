@@ -19,6 +19,8 @@ pub(super) struct Zone {
     pub(super) from_us: i64,
     /// Rows that end by then.
     pub(super) until_us: i64,
+    /// Events before this time change no rows beyond.
+    pub(super) reach_us: i64,
 }
 
 /// Columns between which a row of a table lies.
@@ -103,8 +105,11 @@ pub(super) fn compare(
             let rows = rows.iter().filter(|row| side.places[**row].is_across(zone));
             rows.map(|row| side.identities.row(*row).as_ref().to_vec()).collect()
         };
-        // Parts of coverage follow from how pings were stored; they say nothing of what is still to come.
-        if table != Table::DeviceCoverage && across(&sides.old, old) != across(&sides.new, new) {
+        // Parts of coverage follow from how pings were stored; they say nothing of what is still to come. Nor do rows that were lost with all
+        // before them: what lies across the end comes with a later repair.
+        let says_nothing =
+            table == Table::DeviceCoverage || old.iter().all(|row| sides.old.places[*row].start_us >= zone.until_us);
+        if !says_nothing && across(&sides.old, old) != across(&sides.new, new) {
             difference.not_final.insert(name.clone());
         } else if sides.has_lost(table, old, new, zone)? {
             difference.incomplete.insert(name.clone());
@@ -332,7 +337,7 @@ mod tests {
     }
 
     fn zones(until_hour: i64) -> HashMap<String, Zone> {
-        let zone = Zone { from_us: 0, until_us: until_hour * HOUR };
+        let zone = Zone { from_us: 0, until_us: until_hour * HOUR, reach_us: 0 };
         ["a", "b"].into_iter().map(|key| (key.to_owned(), zone)).collect()
     }
 
@@ -369,6 +374,18 @@ mod tests {
         let new = [("a", 1, 3, 6), ("a", 4, 9, 7)];
         let difference = found(Table::Stays, &old, &new, 8);
         assert!(difference.written.is_empty() && difference.not_final.contains("a"));
+    }
+
+    #[test]
+    fn rows_that_were_lost_come_back_up_to_the_zones_end() {
+        let new = [("a", 1, 3, 5), ("a", 4, 6, 5), ("a", 7, 9, 5), ("a", 10, 11, 5)];
+        for table in [Table::DeviceMovement, Table::Stays] {
+            let difference = found(table, &[("a", 10, 11, 5)], &new, 8);
+            assert_eq!(starts(&difference.written, table), [key("a", 1), key("a", 4)]);
+            assert!(difference.not_final.is_empty() && difference.retracted.is_empty());
+            let difference = found(table, &[("a", 4, 6, 5), ("a", 10, 11, 5)], &new, 8);
+            assert!(difference.written.is_empty() && difference.not_final.contains("a"), "not all were lost");
+        }
     }
 
     #[test]

@@ -3,8 +3,9 @@
 mod compare;
 mod load;
 mod recompute;
+mod schedule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -18,8 +19,9 @@ use legwork_state::{Head, StateStore};
 use legwork_types::time::DAY_US;
 use legwork_types::{Kind, LaneId, Table};
 
-use self::compare::{Difference, compare, versions};
+use self::compare::{Difference, Zone, compare, versions};
 use self::load::{Loader, Touched};
+pub(crate) use self::schedule::{RepairMetrics, repair_due};
 use super::lanes::{kind_of, quiet};
 use crate::args::RepairArgs;
 use crate::config::Config;
@@ -44,8 +46,8 @@ struct Summary {
     n_late: usize,
     n_late_left: usize,
     n_keys: usize,
+    /// Whose lane may still count events of those days.
     n_keys_held: usize,
-    n_keys_not_final: usize,
     n_keys_incomplete: usize,
     /// By table: rows written, rows retracted.
     tables: BTreeMap<String, (usize, usize)>,
@@ -59,27 +61,22 @@ pub(super) async fn run(args: RepairArgs) -> Result<()> {
         bail!(Failure::Usage("--from must be before --to".to_owned()));
     }
     let kept = data::open_existing(&config).await?;
-    let heads = kept.store.lanes().await.map_err(data::store_error)?;
-    let heads: BTreeMap<LaneId, Head> = heads.into_iter().collect();
-    refuse_held_days(&config, &heads, to_us)?;
-    let loader = Loader::new(&config, &kept).await?;
-    let mut summary = Summary::default();
-    let mut versions: BTreeMap<Table, Vec<RecordBatch>> = BTreeMap::new();
-    let revisions = Revisions::read(&kept).await?;
-    for touched in loader.touched(from_us, to_us).await? {
-        summary.n_late += touched.n_late;
-        if !is_repairable(touched.kind) {
-            summary.n_late_left += touched.n_late;
-            continue;
+    let bar = ProgressBar::new(0);
+    let tell = |touched: &Touched, n_done: usize| {
+        bar.set_message(touched.lane.to_string());
+        bar.set_length(touched.keys.len() as u64);
+        bar.set_position(n_done as u64);
+    };
+    let mut repair = Repair::open(&config, &kept, &tell).await?;
+    refuse_held_days(&config, &repair.heads, to_us)?;
+    for touched in repair.loader.touched((from_us, to_us), |_| i64::MAX, args.all).await? {
+        if is_repairable(touched.kind) {
+            refuse_other_settings(&config, &repair.heads, &touched)?;
         }
-        refuse_other_settings(&config, &heads, &touched)?;
-        repair_lane(&config, &kept, &loader, &touched, &revisions, &mut summary, &mut versions).await?;
+        repair.lane(&touched).await?;
     }
-    if !args.dry_run {
-        for (table, rows) in versions {
-            write(&kept, table, &revisions, rows).await?;
-        }
-    }
+    bar.finish_and_clear();
+    let summary = if args.dry_run { repair.summary } else { repair.write().await?.summary };
     report(&args, &summary)
 }
 
@@ -88,7 +85,7 @@ fn refuse_held_days(config: &Config, heads: &BTreeMap<LaneId, Head>, to_us: i64)
     let of_kind = |lane: &LaneId| kind_of(config, &lane.topic).is_some_and(is_repairable);
     let lanes = heads.iter().filter(|(lane, head)| head.newest_us > i64::MIN && of_kind(lane));
     for (lane, head) in lanes {
-        let held_from_us = head.newest_us.saturating_sub(config.time.late_horizon.0).div_euclid(DAY_US) * DAY_US;
+        let held_from_us = held_from_us(config, head);
         if to_us > held_from_us {
             let day = chrono::DateTime::from_timestamp_micros(held_from_us).map(|day| day.format("%F").to_string());
             bail!(Failure::Usage(format!(
@@ -99,6 +96,11 @@ fn refuse_held_days(config: &Config, heads: &BTreeMap<LaneId, Head>, to_us: i64)
         }
     }
     Ok(())
+}
+
+/// The first day in which a lane may still count what comes late.
+fn held_from_us(config: &Config, head: &Head) -> i64 {
+    head.newest_us.saturating_sub(config.time.late_horizon.0).div_euclid(DAY_US) * DAY_US
 }
 
 fn refuse_other_settings(config: &Config, heads: &BTreeMap<LaneId, Head>, touched: &Touched) -> Result<()> {
@@ -133,65 +135,112 @@ impl Revisions {
     }
 }
 
-async fn repair_lane(
-    config: &Config,
-    kept: &Kept,
-    loader: &Loader,
-    touched: &Touched,
-    revisions: &Revisions,
-    summary: &mut Summary,
-    found: &mut BTreeMap<Table, Vec<RecordBatch>>,
-) -> Result<()> {
-    let (kind, lane) = (touched.kind, &touched.lane);
-    let has_retention = config.lake.retention.contains_key(kind.table());
-    let bar = ProgressBar::new(touched.keys.len() as u64);
-    bar.set_message(lane.to_string());
-    for keys in touched.keys.chunks(KEYS_AT_ONCE) {
-        let stored = loader.stored(touched, keys).await?;
-        let zones = recompute::zones(kind, &stored, config.time.late_horizon.0, has_retention)?;
-        summary.n_keys += keys.len();
-        summary.n_keys_held += keys.iter().filter(|key| !zones.contains_key(*key)).count();
-        let (operators, of) = (topics::operators(config), lane.clone());
+/// Keys that are computed anew.
+struct Repair<'a> {
+    config: &'a Config,
+    kept: &'a Kept,
+    heads: BTreeMap<LaneId, Head>,
+    loader: Loader,
+    revisions: Revisions,
+    /// Hears how many keys of a lane are done.
+    tell: &'a (dyn Fn(&Touched, usize) + Sync),
+    summary: Summary,
+    /// Versions to be written.
+    found: BTreeMap<Table, Vec<RecordBatch>>,
+}
+
+/// Keys of a lane of which nothing is left to be done, whatever their lane counts next.
+type Settled = BTreeSet<String>;
+
+impl<'a> Repair<'a> {
+    async fn open(
+        config: &'a Config,
+        kept: &'a Kept,
+        tell: &'a (dyn Fn(&Touched, usize) + Sync),
+    ) -> Result<Repair<'a>> {
+        let heads = kept.store.lanes().await.map_err(data::store_error)?.into_iter().collect();
+        let revisions = Revisions::read(kept).await?;
+        let loader = Loader::new(config, kept).await?;
+        Ok(Repair { config, kept, heads, loader, revisions, tell, summary: Summary::default(), found: BTreeMap::new() })
+    }
+
+    /// Computes keys of a lane.
+    async fn lane(&mut self, touched: &Touched) -> Result<Settled> {
+        self.summary.n_late += touched.n_late();
+        if !is_repairable(touched.kind) {
+            self.summary.n_late_left += touched.n_late();
+            return Ok(Settled::new());
+        }
+        let keys: Vec<String> = touched.keys.keys().cloned().collect();
+        let (mut settled, mut n_done) = (Settled::new(), 0);
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            settled.extend(self.keys(touched, keys).await?);
+            n_done += keys.len();
+            (self.tell)(touched, n_done);
+        }
+        self.summary.n_keys += keys.len();
+        Ok(settled)
+    }
+
+    async fn keys(&mut self, touched: &Touched, keys: &[String]) -> Result<Settled> {
+        let (kind, lane) = (touched.kind, &touched.lane);
+        let has_retention = self.config.lake.retention.contains_key(kind.table());
+        let stored = self.loader.stored(touched, keys).await?;
+        let mut zones = recompute::zones(kind, &stored, self.config.time.late_horizon.0, has_retention)?;
+        let (operators, of) = (topics::operators(self.config), lane.clone());
         let computed =
             tokio::task::spawn_blocking(move || recompute::recompute(kind, &of, &stored, &operators)).await??;
         let mut differences: Vec<(Table, Difference)> = Vec::new();
         for (table, rows) in computed {
-            let Some(of_lake) = kept.tables.get(table.name()) else { continue };
+            let Some(of_lake) = self.kept.tables.get(table.name()) else { continue };
             let is_first = table.def().key.first() == Some(&kind.key());
-            let there = kept.tables.lake().newest_of_lane(of_lake, lane, is_first.then_some(keys)).await;
+            let there = self.kept.tables.lake().newest_of_lane(of_lake, lane, is_first.then_some(keys)).await;
             let there = there.map_err(data::lake_error)?;
             differences.push((table, compare(table, kind.key(), &there, &rows, &zones)?));
         }
         // A key is repaired in all its tables or in none.
-        let mut settled = zones;
-        for (_, difference) in &differences {
-            settled.retain(|key, _| !difference.not_final.contains(key) && !difference.incomplete.contains(key));
+        let incomplete: Settled = differences.iter().flat_map(|(_, found)| found.incomplete.iter().cloned()).collect();
+        for (_, found) in &differences {
+            zones.retain(|key, _| !found.not_final.contains(key) && !incomplete.contains(key));
         }
-        let all = |of: fn(&Difference) -> &std::collections::BTreeSet<String>| {
-            differences
-                .iter()
-                .flat_map(|(_, difference)| of(difference))
-                .collect::<std::collections::BTreeSet<_>>()
-                .len()
-        };
-        summary.n_keys_incomplete += all(|difference| &difference.incomplete);
-        summary.n_keys_not_final += all(|difference| &difference.not_final);
+        self.take(lane, kind, differences, &zones)?;
+        let reaches = |key: &String| zones.get(key).is_some_and(|zone| touched.keys[key].newest_us < zone.reach_us);
+        let settled: Settled = keys.iter().filter(|key| reaches(key) || incomplete.contains(*key)).cloned().collect();
+        self.summary.n_keys_incomplete += incomplete.len();
+        self.summary.n_keys_held += keys.len() - settled.len();
+        Ok(settled)
+    }
+
+    /// Takes up what is to be written of some keys.
+    fn take(
+        &mut self,
+        lane: &LaneId,
+        kind: Kind,
+        differences: Vec<(Table, Difference)>,
+        zones: &HashMap<String, Zone>,
+    ) -> Result<()> {
         for (table, difference) in differences {
-            let revision = REVISIONS + i64::from(revisions.next(table));
+            let revision = REVISIONS + i64::from(self.revisions.next(table));
             for (rows, is_deleted) in [(difference.written, false), (difference.retracted, true)] {
                 for rows in rows {
-                    let rows = compare::of_keys(&rows, kind.key(), &settled)?;
-                    let counts = summary.tables.entry(table.name().to_owned()).or_default();
+                    let rows = compare::of_keys(&rows, kind.key(), zones)?;
+                    let counts = self.summary.tables.entry(table.name().to_owned()).or_default();
                     *(if is_deleted { &mut counts.1 } else { &mut counts.0 }) += rows.num_rows();
                     let rows = for_lane(&versions(table, &rows, revision, is_deleted)?, lane)?;
-                    found.entry(table).or_default().push(rows);
+                    self.found.entry(table).or_default().push(rows);
                 }
             }
         }
-        bar.inc(keys.len() as u64);
+        Ok(())
     }
-    bar.finish_and_clear();
-    Ok(())
+
+    /// Writes what was found.
+    async fn write(mut self) -> Result<Repair<'a>> {
+        for (table, rows) in std::mem::take(&mut self.found) {
+            write(self.kept, table, &self.revisions, rows).await?;
+        }
+        Ok(self)
+    }
 }
 
 /// Versions that are written for a lane by somebody else.
@@ -236,7 +285,7 @@ fn report(args: &RepairArgs, summary: &Summary) -> Result<()> {
             "n_late": summary.n_late,
             "n_late_left": summary.n_late_left,
             "n_keys": summary.n_keys,
-            "n_keys_held": summary.n_keys_held + summary.n_keys_not_final,
+            "n_keys_held": summary.n_keys_held,
             "n_keys_incomplete": summary.n_keys_incomplete,
             "tables": tables,
         });
@@ -248,11 +297,11 @@ fn report(args: &RepairArgs, summary: &Summary) -> Result<()> {
     for (table, (n_written, n_retracted)) in &summary.tables {
         writeln!(out, "  {table}: {n_written} rows {verb}written, {n_retracted} {verb}retracted")?;
     }
-    let n_held = summary.n_keys_held + summary.n_keys_not_final;
-    if n_held > 0 {
+    if summary.n_keys_held > 0 {
         writeln!(
             out,
-            "left for later: {n_held} whose lane may still count events of those days; repair them again when it has moved on"
+            "left for later: {} whose lane may still count events of those days; repair them again when it has moved on",
+            summary.n_keys_held
         )?;
     }
     if summary.n_keys_incomplete > 0 {

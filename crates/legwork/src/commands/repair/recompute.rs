@@ -20,6 +20,8 @@ const BATCH_ROWS: usize = 32_768;
 const FIXES_AFTER: usize = 32;
 /// And so much time.
 const AFTER_US: i64 = 2 * 3_600_000_000;
+/// Rows change for an event that lies so long before them, at most, but for those that lie across the zone's end.
+const REACH_US: i64 = DAY_US;
 
 /// Events of some keys of one lane. *Shape:* the columns of their kind, then `offset` and `arrival_time`.
 #[derive(Clone, Debug)]
@@ -54,9 +56,18 @@ pub(super) fn zones(
             }
             _ => floor_us,
         };
+        let reach_us = match kind {
+            // As a row depends on fixes that follow it, a fix changes rows after it.
+            Kind::Gps => {
+                let n_before = times.partition_point(|time_us| *time_us < until_us);
+                n_before.checked_sub(FIXES_AFTER).map_or(i64::MIN, |idx| times[idx])
+            }
+            _ => until_us,
+        };
+        let reach_us = reach_us.min(until_us.saturating_sub(REACH_US));
         // The day in which stored events begin may lack some.
         let from_us = if has_retention { (times.first()?.div_euclid(DAY_US) + 1) * DAY_US } else { i64::MIN };
-        Some(Zone { from_us, until_us })
+        Some(Zone { from_us, until_us, reach_us })
     };
     Ok(times.into_iter().filter_map(|(key, times)| Some((key, zone(times)?))).collect())
 }
@@ -216,13 +227,15 @@ mod tests {
             zones(Kind::Gps, &stored(minutes), 1_440 * MINUTE, has_retention).unwrap().remove("d")
         };
         let floor = 4_999 - 1_440;
-        let expected = Zone { from_us: i64::MIN, until_us: (floor - 120) * MINUTE };
+        let until_us = (floor - 120) * MINUTE;
+        let expected = Zone { from_us: i64::MIN, until_us, reach_us: until_us - DAY_US };
         assert_eq!(zone(&minutes, false), Some(expected));
         assert_eq!(zone(&minutes, true), Some(Zone { from_us: DAY_US, ..expected }));
         let few: Vec<i64> = (0..20).chain([4_999]).collect();
         assert_eq!(zone(&few, false), None, "too few fixes to tell");
         let sparse: Vec<i64> = (0..100).map(|n| n * 100).collect();
-        assert_eq!(zone(&sparse, false).map(|zone| zone.until_us / MINUTE), Some((85 - 32) * 100));
+        let sparse = zone(&sparse, false).map(|zone| (zone.until_us / MINUTE, zone.reach_us / MINUTE));
+        assert_eq!(sparse, Some(((85 - 32) * 100, (85 - 32 - 32) * 100)));
     }
 
     #[test]
