@@ -9,6 +9,7 @@ use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,6 +20,7 @@ use crate::catalog::{self, Schemas};
 use crate::check::RECURSION_MAX;
 use crate::clock::Clock;
 use crate::error;
+use crate::lake::LocalDays;
 use crate::session::SqlSession;
 use crate::settings::LegworkSettings;
 use crate::{Engine, History, QueryError, QueryOptions, Session, TableInfo, functions, views};
@@ -122,11 +124,20 @@ fn base_state(
         .with_config(config(options))
         .with_runtime_env(runtime)
         .with_catalog_list(schemas.catalog_list()?)
+        .with_optimizer_rules(optimizer_rules())
         .with_table_factories(Default::default())
         .with_file_formats(Vec::new())
         .build();
     functions::register(&mut state, clock, live, history, options)?;
     Ok(state)
+}
+
+/// DataFusion's, with ours before the one that takes filters down to the tables.
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules = Optimizer::new().rules;
+    let idx = rules.iter().position(|rule| rule.name() == "push_down_filter").unwrap_or(rules.len());
+    rules.insert(idx, Arc::new(LocalDays));
+    rules
 }
 
 /// A registry without the `file://` that DataFusion puts into new ones.

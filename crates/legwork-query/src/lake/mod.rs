@@ -7,6 +7,7 @@ mod days;
 mod fresh;
 mod history;
 mod implied;
+mod local_days;
 mod newest;
 mod repeated;
 mod resolve;
@@ -15,4 +16,5 @@ mod table;
 
 pub(crate) use fresh::Fresh;
 pub use history::{History, HistoryError, LakeDay, PinnedTable};
+pub(crate) use local_days::LocalDays;
 pub(crate) use table::{Contents, LakeTable};

@@ -62,6 +62,50 @@ async fn only_the_days_asked_for_are_read() {
 }
 
 #[tokio::test]
+async fn a_local_day_reads_the_days_around_it() {
+    let (history, lanes) = movement();
+    // Seen from Honolulu, the first rows of a day are of the day before.
+    let rep = json!({"rep_id": "rep_id-1", "name": "A", "time_zone": "Pacific/Honolulu", "active": true});
+    let lanes = lanes.lane("reps", json!([rep]));
+    let engine = engine(&history, lanes);
+    let session = engine.session();
+    // How often they are read does not matter.
+    let days_read = || {
+        let mut days = history.days_read(Table::DeviceMovement);
+        days.dedup();
+        days
+    };
+    let whole = table_of(session.as_ref(), "SELECT local_date, distance_m FROM rep_activity_daily ORDER BY 1").await;
+    assert!(whole.lines().count() == 5 && whole.starts_with("2026-02-25,1.0"), "{whole}");
+    assert_eq!(days_read(), [0, 1, 2, 3]);
+    for (filter, read) in [
+        ("local_date = DATE '2026-02-27'", vec![0, 1, 2]),
+        ("local_date BETWEEN '2026-02-28' AND '2026-02-28'", vec![1, 2, 3]),
+        ("local_date < '2026-02-27'", vec![0, 1]),
+        ("'2026-02-28' <= local_date", vec![1, 2, 3]),
+        ("local_date > '2026-02-28' AND rep_id = 'rep_id-1'", vec![2, 3]),
+        ("local_date >= local_date(legwork_now(), 'UTC')", vec![3]),
+        ("local_date <> '2026-02-27'", vec![0, 1, 2, 3]),
+    ] {
+        let of = |rows: &str| format!("SELECT local_date, distance_m FROM ({rows}) WHERE {filter} ORDER BY 1");
+        let found = table_of(session.as_ref(), &of("SELECT * FROM rep_activity_daily")).await;
+        assert_eq!(days_read(), read, "{filter}");
+        // What the filter leaves of the whole.
+        let expected = table_of(session.as_ref(), &of("SELECT * FROM rep_activity_daily LIMIT 1000")).await;
+        assert!(found == expected && days_read() == [0, 1, 2, 3], "{filter}: {found}");
+    }
+    for (filter, read, n_rows) in [
+        ("= '2026-02-26'", vec![0, 1], "1"),
+        ("IN ('2026-02-26', '2026-03-02')", vec![0, 1, 3], "1"),
+        ("<= '2026-02-26' OR local_date(window_start, 'UTC') > '2026-03-01'", vec![0, 1, 3], "3"),
+    ] {
+        let sql =
+            format!("SELECT count(*) FROM device_movement WHERE local_date(window_start, 'Pacific/Honolulu') {filter}");
+        assert_eq!((table_of(session.as_ref(), &sql).await.as_str(), days_read()), (n_rows, read), "{filter}");
+    }
+}
+
+#[tokio::test]
 async fn plans_say_which_days_are_resolved() {
     let (history, lanes) = movement();
     let engine = engine(&history, lanes);
