@@ -124,6 +124,22 @@ def test_json_topics_and_reference_files(kafka, registry, topics, up, tmp_path):
     service.wait_for("SELECT count(*) FROM reps WHERE team_id = 'south'", 2)
 
 
+def test_reference_topics_are_read_before_the_first_answer(kafka, topics, up):
+    from confluent_kafka import Producer
+
+    n, topic = 30_000, topics("accounts", partitions=1)
+    # Its log ends with a mark that is no message.
+    producer = Producer({"bootstrap.servers": kafka, "transactional.id": topic})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for number in range(n):
+        producer.produce(topic, key=f"a{number}", value=json.dumps({"account_id": f"a{number}", "name": "x" * 100}))
+        producer.poll(0)
+    producer.commit_transaction(60)
+    sets = ("reference.topics=true", f'topics.accounts.names=["{topic}"]', 'topics.accounts.format="json"', "query.lanes_wait=20s")
+    assert up({}, sets=sets).one("SELECT count(*) FROM accounts") == n
+
+
 def test_the_registry_talks_to_confluents_client(registry, tmp_path):
     import sys
 

@@ -33,6 +33,8 @@ pub(crate) struct StreamLane {
     claim: Claim,
     /// Since when it has no claim, if it has none.
     unclaimed_since: Instant,
+    /// End of a topic of reference data, which is read anew each time, as it was when the lane began; none where there is nothing to read.
+    read_until: Option<i64>,
     /// A checkpoint that waits for word that the topic was still the same at its barrier.
     unconfirmed: Option<(Instant, tokio::sync::oneshot::Sender<()>)>,
     wake: Arc<dyn Fn() + Send + Sync>,
@@ -78,11 +80,15 @@ impl StreamLane {
         }));
         let now = Instant::now();
         let lane = Lane::new(&spec);
+        let read_until =
+            reader.end_offset().filter(|end_offset| reader.begin_offset().is_some_and(|begin| begin < *end_offset));
+        let read_until = read_until.filter(|_| lane.kind.is_reference());
         let mut stream_lane = StreamLane {
             batch: MessageBatch::new(lane.topic.clone(), lane.partition),
             lane,
             claim: Claim::Unneeded,
             unclaimed_since: now,
+            read_until,
             unconfirmed: None,
             spec,
             wake,

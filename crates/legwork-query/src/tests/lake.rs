@@ -299,7 +299,11 @@ async fn memory_is_bounded_while_versions_are_resolved() {
     let single = with(&of_rows(200_000, 1), 16 << 20);
     let plan = table_of(single.session().as_ref(), &format!("EXPLAIN {sql}")).await;
     assert!(plan.contains("read_twice=1"), "{plan}");
-    assert_eq!(table_of(single.session().as_ref(), sql).await, "200000,200000.0,source-4", "rows of one version stream");
+    assert_eq!(
+        table_of(single.session().as_ref(), sql).await,
+        "200000,200000.0,source-4",
+        "rows of one version stream"
+    );
     let several = of_rows(200_000, 2);
     let error = failure(&with(&several, 16 << 20), sql).await;
     assert_eq!((error.kind, error.sqlstate), (ErrorKind::Limit, "53200"), "{error}");

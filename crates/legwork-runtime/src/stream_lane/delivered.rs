@@ -21,6 +21,9 @@ use crate::lane::Lane;
 /// A claim that failed is tried again after this.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 
+/// A topic that gives nothing for so long has nothing more: what its log ends with may be no messages (marks of transactions).
+const SILENT_AT_END: Duration = Duration::from_secs(5);
+
 /// The last checkpoint of a lane that goes waits so long for word that its topic is still the same.
 const CONFIRM_MAX: Duration = Duration::from_secs(2);
 const CONFIRM_EVERY: Duration = Duration::from_millis(20);
@@ -255,13 +258,20 @@ impl StreamLane {
 
     /// Why what it answers lacks rows; none when it does not.
     pub(crate) fn missing(&self, now: Instant) -> Option<MissingLane> {
-        let coming_for = match self.state {
-            LaneState::Halted => None,
-            _ if self.is_trusted() => return None,
-            _ => Some(now.duration_since(self.unclaimed_since)),
+        let coming_for = Some(now.duration_since(self.unclaimed_since));
+        let (reason, coming_for) = match self.state {
+            LaneState::Halted => (format!("halted: {}", self.detail), None),
+            _ if !self.is_trusted() => (format!("not there yet: {}", self.detail), coming_for),
+            _ if self.is_reading_anew(now) => ("not there yet: reads its topic from the start".to_owned(), coming_for),
+            _ => return None,
         };
-        let reason = format!("{}: {}", if coming_for.is_none() { "halted" } else { "not there yet" }, self.detail);
         Some(MissingLane { topic: self.lane.topic.clone(), partition: Some(self.lane.partition), reason, coming_for })
+    }
+
+    /// Whether reference data that was there when the lane began is still to be read.
+    fn is_reading_anew(&self, now: Instant) -> bool {
+        let is_before = |end_offset: i64| self.next_offset < end_offset;
+        self.read_until.is_some_and(is_before) && now.duration_since(self.last_message) < SILENT_AT_END
     }
 
     /// A snapshot of a table; none for a table that it does not fill.
