@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Schema};
+use bytes::Bytes;
 use deltalake::kernel::{Action, Add};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use legwork_types::LaneId;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tracing::{info, warn};
 
-use crate::files::{FileFormat, FileRole, by_day, conform};
+use crate::files::{FileFormat, FileRole, by_day, conform, day_of};
+use crate::footer::{arrow_metadata, join, range};
 use crate::layout::CHECKPOINT_EVERY;
 use crate::log::{ATTEMPTS_MAX, CommitFailure, TableLog, Version, pause};
 use crate::table::{DAY, LANE};
@@ -27,6 +30,19 @@ pub struct LaneCommit {
     /// Rows that an earlier commit left out on purpose (open ones) come with the number of the checkpoint that brings them now.
     /// *Shape:* the table's columns without `lane` and `day`. Versions that have a `lane` keep it: repair writes for others.
     pub rows: Vec<(u32, RecordBatch)>,
+    /// More rows, as [`Lake::encode`] made them, with numbers likewise.
+    pub files: Vec<(u32, Bytes)>,
+}
+
+impl LaneCommit {
+    /// Of rows that are not encoded.
+    pub fn of_rows(lane: LaneId, through: u32, rows: Vec<(u32, RecordBatch)>) -> LaneCommit {
+        LaneCommit { lane, through, rows, files: Vec::new() }
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.rows.iter().map(|(number, _)| *number).chain(self.files.iter().map(|(number, _)| *number))
+    }
 }
 
 /// What became of a lane's rows.
@@ -81,8 +97,7 @@ impl Lake {
         if distinct.len() != lanes.len() {
             return Err(LakeError::rows(table.name(), "a lane is named twice"));
         }
-        if let Some(commit) = lanes.iter().find(|commit| commit.rows.iter().any(|(number, _)| *number > commit.through))
-        {
+        if let Some(commit) = lanes.iter().find(|commit| commit.numbers().any(|number| number > commit.through)) {
             return Err(LakeError::rows(
                 table.name(),
                 format!("rows of {} beyond checkpoint {}", commit.lane, commit.through),
@@ -96,6 +111,21 @@ impl Lake {
         done.unwrap_or_else(|_| {
             Err(LakeError::unavailable(table.name(), "committed to", format!("not done within {limit:?}")))
         })
+    }
+
+    /// Rows as files that [`Lake::commit`] takes as they are, one for each UTC day among them: for rows that are to be kept before they
+    /// are committed. Rows of a table that has other columns by then are read and written again.
+    ///
+    /// *Errors:* `Rows`: they are no rows of this table.
+    pub fn encode(&self, table: &LakeTable, rows: &[RecordBatch]) -> Result<Vec<Bytes>, LakeError> {
+        let format = FileFormat::new(table, table.file_schema());
+        let mut days: BTreeMap<i32, Vec<RecordBatch>> = BTreeMap::new();
+        for rows in rows {
+            for (day, rows) in by_day(table, &conform(table.name(), rows, format.schema())?)? {
+                days.entry(day).or_default().push(rows);
+            }
+        }
+        days.values().map(|rows| format.encode(rows)).collect()
     }
 }
 
@@ -188,7 +218,12 @@ impl Attempts<'_> {
             return Ok(());
         }
         let mut days: BTreeMap<i32, Vec<RecordBatch>> = BTreeMap::new();
+        let mut encoded: BTreeMap<i32, Vec<Bytes>> = BTreeMap::new();
         for (commit, (_, at)) in pending.iter().zip(&lanes) {
+            for (_, file) in commit.files.iter().filter(|(number, _)| Some(*number) > *at) {
+                let (day, file) = self.as_table_has_it(file, &format)?;
+                encoded.entry(day).or_default().push(file);
+            }
             let fresh = commit.rows.iter().filter(|(number, rows)| Some(*number) > *at && rows.num_rows() > 0);
             for (_, rows) in fresh {
                 let rows = match self.table.shape() {
@@ -202,15 +237,40 @@ impl Attempts<'_> {
         }
         let mut files = Vec::with_capacity(days.len());
         let store = self.log.store();
-        for (day, batches) in days {
-            let mut file = format.start()?;
-            for rows in &batches {
-                file.write(rows)?;
-            }
-            files.push(self.log.within("written to", file.finish(store.as_ref(), FileRole::Part, day, true)).await?);
+        for (day, batches) in &days {
+            encoded.entry(*day).or_default().push(format.encode(batches)?);
+        }
+        for (day, parts) in encoded {
+            let file = join(self.table.name(), parts)?;
+            let put = format.put(store.as_ref(), file, (FileRole::Part, day), true);
+            files.push(self.log.within("written to", put).await?);
         }
         *staged = Some(Staged { lanes, schema: format.schema().clone(), files });
         Ok(())
+    }
+}
+
+impl Attempts<'_> {
+    /// A file of [`Lake::encode`] with the columns that the table has, and its day.
+    fn as_table_has_it(&self, file: &Bytes, format: &FileFormat) -> Result<(i32, Bytes), LakeError> {
+        let name = self.table.name();
+        let metadata = arrow_metadata(name, file)?;
+        let range = range(metadata.metadata(), self.table.day_column());
+        let (first, last) = range.ok_or_else(|| LakeError::rows(name, "a file does not tell its day"))?;
+        let day = day_of(first);
+        if day != day_of(last) {
+            return Err(LakeError::rows(name, "a file holds more than one day"));
+        }
+        if metadata.schema().fields() == format.schema().fields() {
+            return Ok((day, file.clone()));
+        }
+        let failed = |error: &dyn std::fmt::Display| LakeError::rows(name, error);
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata);
+        let mut rows = Vec::new();
+        for batch in reader.build().map_err(|error| failed(&error))? {
+            rows.push(conform(name, &batch.map_err(|error| failed(&error))?, format.schema())?);
+        }
+        Ok((day, format.encode(&rows)?))
     }
 }
 

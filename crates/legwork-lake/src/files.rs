@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::{cast, filter_record_batch, max, min};
-use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
-use chrono::{DateTime, NaiveDate, TimeDelta};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use bytes::Bytes;
+use chrono::{NaiveDate, TimeDelta};
 use deltalake::kernel::Add;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use serde_json::{Map, Value, json};
 
+use crate::footer::{log_stats, read_footer};
 use crate::layout::same_type;
 use crate::table::DAY;
 use crate::{LakeError, LakeTable};
@@ -91,6 +92,12 @@ pub(crate) fn conform(table: &str, rows: &RecordBatch, schema: &SchemaRef) -> Re
     RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(|error| LakeError::rows(table, error))
 }
 
+/// The UTC day of a time. One beyond all calendars (files may have any) lies in the first or last day that there is.
+pub(crate) fn day_of(us: i64) -> i32 {
+    let (first, last) = (i64::from(*DAYS.start()), i64::from(*DAYS.end()));
+    i32::try_from(us.div_euclid(DAY_US).clamp(first, last)).unwrap_or_default()
+}
+
 /// Parts rows by the UTC day of their day column. *Shape:* the columns of `rows`, each row in one of the days, in the order they came.
 pub(crate) fn by_day(table: &LakeTable, rows: &RecordBatch) -> Result<Vec<(i32, RecordBatch)>, LakeError> {
     let column = rows
@@ -100,12 +107,7 @@ pub(crate) fn by_day(table: &LakeTable, rows: &RecordBatch) -> Result<Vec<(i32, 
     if column.null_count() > 0 {
         return Err(LakeError::rows(table.name(), format!("{} is null", table.day_column())));
     }
-    // A time beyond all calendars (files may have any) lies in the first or last day that there is.
-    let day = |us: &i64| {
-        let (first, last) = (i64::from(*DAYS.start()), i64::from(*DAYS.end()));
-        i32::try_from(us.div_euclid(DAY_US).clamp(first, last)).unwrap_or_default()
-    };
-    let days: Vec<i32> = column.values().iter().map(day).collect();
+    let days: Vec<i32> = column.values().iter().map(|us| day_of(*us)).collect();
     let mut distinct = days.clone();
     distinct.sort_unstable();
     distinct.dedup();
@@ -146,6 +148,18 @@ impl FileFormat {
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
             .set_statistics_enabled(EnabledStatistics::None);
+        for field in schema.fields() {
+            // Measures, times and identities seldom repeat: looking each up in a dictionary costs more than all the rest of writing.
+            let encoding = match field.data_type() {
+                DataType::Float64 => Encoding::PLAIN,
+                DataType::Timestamp(..) | DataType::Int64 => Encoding::DELTA_BINARY_PACKED,
+                DataType::Utf8 if field.name() == "event_id" => Encoding::DELTA_BYTE_ARRAY,
+                _ => continue,
+            };
+            let column = ColumnPath::from(field.name().as_str());
+            properties =
+                properties.set_column_dictionary_enabled(column.clone(), false).set_column_encoding(column, encoding);
+        }
         // In the footer also of what files are sorted by: a reader then finds a device's row group, and the footer lives as long as the rows.
         for column in table.skipping().iter().chain(table.sort()) {
             properties =
@@ -167,107 +181,25 @@ impl FileFormat {
     pub(crate) fn start(&self) -> Result<FileWriter, LakeError> {
         let writer = ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(self.properties.clone()));
         let writer = writer.map_err(|error| LakeError::rows(&self.table, error))?;
-        let stats = self.skipping.iter().filter_map(|column| {
-            let index = self.schema.index_of(column).ok()?;
-            Some(ColumnStats { index, name: column.clone(), range: None, n_nulls: 0 })
-        });
-        Ok(FileWriter {
-            table: self.table.clone(),
-            schema: self.schema.clone(),
-            writer,
-            n_rows: 0,
-            stats: stats.collect(),
-        })
-    }
-}
-
-#[derive(Debug)]
-struct ColumnStats {
-    index: usize,
-    name: String,
-    range: Option<(i64, i64)>,
-    n_nulls: usize,
-}
-
-/// A file under way, in memory.
-#[derive(Debug)]
-pub(crate) struct FileWriter {
-    table: String,
-    schema: SchemaRef,
-    writer: ArrowWriter<Vec<u8>>,
-    n_rows: usize,
-    stats: Vec<ColumnStats>,
-}
-
-fn range(column: &dyn Array) -> Option<(i64, i64)> {
-    match column.data_type() {
-        DataType::Timestamp(..) => {
-            let column = column.as_primitive_opt::<TimestampMicrosecondType>()?;
-            Some((min(column)?, max(column)?))
-        }
-        DataType::Int64 => {
-            let column = column.as_primitive::<Int64Type>();
-            Some((min(column)?, max(column)?))
-        }
-        DataType::Int32 => range(&cast(column, &DataType::Int64).ok()?),
-        DataType::Date32 => {
-            let column = column.as_primitive::<Date32Type>();
-            Some((i64::from(min(column)?), i64::from(max(column)?)))
-        }
-        _ => None,
-    }
-}
-
-impl FileWriter {
-    /// *Shape:* the format's schema.
-    pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<(), LakeError> {
-        self.writer.write(rows).map_err(|error| LakeError::rows(&self.table, error))?;
-        self.n_rows += rows.num_rows();
-        for stats in &mut self.stats {
-            let column = rows.column(stats.index);
-            stats.n_nulls += column.null_count();
-            if let Some((low, high)) = range(column) {
-                let (before_low, before_high) = stats.range.unwrap_or((low, high));
-                stats.range = Some((low.min(before_low), high.max(before_high)));
-            }
-        }
-        Ok(())
+        Ok(FileWriter { table: self.table.clone(), writer })
     }
 
-    /// About how many bytes the file will have.
-    pub(crate) fn n_bytes(&self) -> usize {
-        self.writer.bytes_written() + self.writer.in_progress_size()
+    /// Rows as a file.
+    pub(crate) fn encode(&self, rows: &[RecordBatch]) -> Result<Bytes, LakeError> {
+        let mut file = self.start()?;
+        rows.iter().try_for_each(|rows| file.write(rows))?;
+        file.into_bytes()
     }
 
-    fn stats(&self) -> String {
-        let (mut low, mut high, mut nulls) = (Map::new(), Map::new(), Map::new());
-        for stats in &self.stats {
-            nulls.insert(stats.name.clone(), json!(stats.n_nulls));
-            let Some((from, to)) = stats.range else { continue };
-            let value = |value: i64| match self.schema.field(stats.index).data_type() {
-                DataType::Timestamp(..) => DateTime::from_timestamp_micros(value)
-                    .map(|time| Value::String(time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())),
-                DataType::Date32 => i32::try_from(value).ok().map(|day| Value::String(day_name(day))),
-                _ => Some(json!(value)),
-            };
-            if let (Some(from), Some(to)) = (value(from), value(to)) {
-                low.insert(stats.name.clone(), from);
-                high.insert(stats.name.clone(), to);
-            }
-        }
-        json!({ "numRecords": self.n_rows, "minValues": low, "maxValues": high, "nullCount": nulls }).to_string()
-    }
-
-    /// Writes the file and *returns* the action that adds it. Until that is committed nobody reads it.
-    pub(crate) async fn finish(
-        self,
+    /// Writes a file and *returns* the action that adds it. Until that is committed nobody reads it.
+    pub(crate) async fn put(
+        &self,
         store: &dyn ObjectStore,
-        role: FileRole,
-        day: i32,
+        bytes: Bytes,
+        (role, day): (FileRole, i32),
         is_new_data: bool,
     ) -> Result<Add, LakeError> {
-        let stats = self.stats();
-        let bytes = self.writer.into_inner().map_err(|error| LakeError::rows(&self.table, error))?;
+        let stats = log_stats(&read_footer(&self.table, &bytes)?, &self.skipping);
         let (day, size) = (day_name(day), bytes.len());
         let path = format!("{DAY}={day}/{}-{}.parquet", role.prefix(), uuid::Uuid::new_v4().simple());
         let written = store.put(&Path::from(path.as_str()), bytes.into()).await;
@@ -281,6 +213,30 @@ impl FileWriter {
             stats: Some(stats),
             ..Add::default()
         })
+    }
+}
+
+/// A file under way, in memory.
+#[derive(Debug)]
+pub(crate) struct FileWriter {
+    table: String,
+    writer: ArrowWriter<Vec<u8>>,
+}
+
+impl FileWriter {
+    /// *Shape:* the format's schema.
+    pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<(), LakeError> {
+        self.writer.write(rows).map_err(|error| LakeError::rows(&self.table, error))
+    }
+
+    /// About how many bytes the file will have.
+    pub(crate) fn n_bytes(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
+    }
+
+    /// The file as bytes.
+    pub(crate) fn into_bytes(self) -> Result<Bytes, LakeError> {
+        self.writer.into_inner().map(Bytes::from).map_err(|error| LakeError::rows(&self.table, error))
     }
 }
 

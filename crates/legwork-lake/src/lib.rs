@@ -9,6 +9,7 @@
 mod commit;
 mod error;
 mod files;
+mod footer;
 mod lake;
 mod layout;
 mod local;

@@ -64,7 +64,7 @@ pub(crate) fn rows(stays: &[Stay<'_>]) -> RecordBatch {
 }
 
 pub(crate) fn commit(partition: i32, through: u32, stays: &[Stay<'_>]) -> LaneCommit {
-    LaneCommit { lane: lane(partition), through, rows: vec![(through, rows(stays))] }
+    LaneCommit::of_rows(lane(partition), through, vec![(through, rows(stays))])
 }
 
 /// Without trust in clocks: tests maintain in years to come, with files of this moment.

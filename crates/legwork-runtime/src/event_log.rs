@@ -1,12 +1,17 @@
 //! The accepted events of a lane as a table of their own. Columns that a producer never fills cost nothing.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::array::{
+    ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use bytes::Bytes;
 use legwork_types::{EventBatch, Kind, LaneId, TableSnapshot};
 
+use crate::delivery::{EncodedRows, HeldBytes};
 use crate::record_log::{LogSnapshot, RecordLog, Space};
 
 /// Sets of filled columns that are told apart; a stream has one or two. All further ones share a log with every column.
@@ -35,13 +40,17 @@ pub(crate) struct EventLog {
     topic: Arc<str>,
     partition: i32,
     space: Arc<Space>,
+    /// The older events, encoded.
+    files: Vec<EncodedRows>,
+    /// They could not be encoded once; it is not tried again.
+    is_refused: bool,
     /// By set of filled columns, one bit a column of the kind.
     logs: BTreeMap<u64, RecordLog>,
 }
 
 impl EventLog {
     pub(crate) fn new(kind: Kind, topic: Arc<str>, partition: i32, space: Arc<Space>) -> EventLog {
-        EventLog { kind, topic, partition, space, logs: BTreeMap::new() }
+        EventLog { kind, topic, partition, space, files: Vec::new(), is_refused: false, logs: BTreeMap::new() }
     }
 
     /// Appends accepted events. *Returns* how many of the oldest had to go for them.
@@ -66,22 +75,61 @@ impl EventLog {
 
     /// Rows in all logs.
     pub(crate) fn n_rows(&self) -> usize {
+        self.n_plain_rows() + self.files.iter().map(TableSnapshot::n_rows).sum::<usize>()
+    }
+
+    /// Rows that are not encoded.
+    pub(crate) fn n_plain_rows(&self) -> usize {
         self.logs.values().map(RecordLog::n_rows).sum()
     }
 
-    /// The batches as they are stored.
+    /// Puts encoded rows in the place of all that are not: small, and ready for the lake.
+    ///
+    /// *Errors:* `encode`'s, once, or what it made is no Parquet; then nothing has changed.
+    pub(crate) fn encode(
+        &mut self,
+        encode: &dyn Fn(&[RecordBatch]) -> Result<Vec<Bytes>, String>,
+        held: &HeldBytes,
+    ) -> Result<(), String> {
+        if std::mem::replace(&mut self.is_refused, true) {
+            return Ok(());
+        }
+        let shown = self.plain();
+        let batches: Vec<RecordBatch> = (0..shown.n_chunks()).map(|idx| shown.chunk(idx, None)).collect();
+        let open =
+            |file| EncodedRows::open(file, event_table_schema(self.kind), held).map_err(|error| error.to_string());
+        let files = encode(&batches)?.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        self.files.extend(files);
+        self.logs.clear();
+        self.is_refused = false;
+        Ok(())
+    }
+
+    /// Files of encoded rows, in the order of their rows.
+    pub(crate) fn files(&self) -> &[EncodedRows] {
+        &self.files
+    }
+
+    /// The batches as they are stored, but for what is encoded.
     pub(crate) fn stored(&self) -> Vec<RecordBatch> {
         let parts = self.logs.values().map(RecordLog::snapshot);
         parts.flat_map(|part| (0..part.n_chunks()).map(move |idx| part.chunk(idx, None)).collect::<Vec<_>>()).collect()
     }
 
+    /// All rows.
     pub(crate) fn snapshot(&self) -> Arc<dyn TableSnapshot> {
-        Arc::new(EventSnapshot {
+        Arc::new(EventSnapshot { files: self.files.clone(), ..self.plain() })
+    }
+
+    /// Rows that are not encoded.
+    pub(crate) fn plain(&self) -> EventSnapshot {
+        EventSnapshot {
             kind: self.kind,
             topic: self.topic.clone(),
             partition: self.partition,
+            files: Vec::new(),
             parts: self.logs.iter().map(|(&filled, log)| (filled, log.snapshot())).collect(),
-        })
+        }
     }
 }
 
@@ -94,7 +142,7 @@ pub(crate) fn shown_events(kind: Kind, lane: &LaneId, stored: Vec<RecordBatch>) 
     };
     let parts = stored.into_iter().map(|batch| (filled(&batch), LogSnapshot::of_batch(batch)));
     let parts = parts.collect();
-    Arc::new(EventSnapshot { kind, topic: lane.topic.clone(), partition: lane.partition, parts })
+    Arc::new(EventSnapshot { kind, topic: lane.topic.clone(), partition: lane.partition, files: Vec::new(), parts })
 }
 
 /// One bit for each column that holds anything: a value that is not null and, for strings, not empty.
@@ -121,11 +169,13 @@ fn stored_schema(table: &SchemaRef, kind: Kind, filled: u64) -> SchemaRef {
     Arc::new(Schema::new(stored.map(|column| table.fields()[column].clone()).collect::<Vec<_>>()))
 }
 
+/// Events at one moment.
 #[derive(Debug)]
-struct EventSnapshot {
+pub(crate) struct EventSnapshot {
     kind: Kind,
     topic: Arc<str>,
     partition: i32,
+    files: Vec<EncodedRows>,
     parts: Vec<(u64, LogSnapshot)>,
 }
 
@@ -168,18 +218,22 @@ impl EventSnapshot {
         use arrow::array::{Array, AsArray};
         let values = values.as_string::<i32>();
         let offsets = offsets.as_primitive::<arrow::datatypes::Int64Type>();
-        let stand_in = |row: usize| match column {
-            legwork_types::gps::EVENT_ID => format!("{}-{}-{}", self.topic, self.partition, offsets.value(row)),
-            _ => self.topic.to_string(),
-        };
         if (0..values.len()).all(|row| !values.value(row).is_empty()) {
             return Arc::new(values.clone());
         }
-        let filled = (0..values.len()).map(|row| match values.value(row) {
-            "" => stand_in(row),
-            value => value.to_owned(),
-        });
-        Arc::new(StringArray::from_iter_values(filled))
+        let mut filled = StringBuilder::with_capacity(values.len(), values.len() * (self.topic.len() + 12));
+        for row in 0..values.len() {
+            match (values.value(row), column) {
+                ("", legwork_types::gps::EVENT_ID) => {
+                    let (topic, partition, offset) = (&self.topic, self.partition, offsets.value(row));
+                    write!(filled, "{topic}-{partition}-{offset}").expect("memory takes any text");
+                    filled.append_value("");
+                }
+                ("", _) => filled.append_value(&self.topic),
+                (value, _) => filled.append_value(value),
+            }
+        }
+        Arc::new(filled.finish())
     }
 }
 
@@ -189,15 +243,23 @@ impl TableSnapshot for EventSnapshot {
     }
 
     fn n_chunks(&self) -> usize {
-        self.parts.iter().map(|(_, part)| part.n_chunks()).sum()
+        let in_files: usize = self.files.iter().map(TableSnapshot::n_chunks).sum();
+        in_files + self.parts.iter().map(|(_, part)| part.n_chunks()).sum::<usize>()
     }
 
     fn n_rows(&self) -> usize {
-        self.parts.iter().map(|(_, part)| part.n_rows()).sum()
+        let in_files: usize = self.files.iter().map(TableSnapshot::n_rows).sum();
+        in_files + self.parts.iter().map(|(_, part)| part.n_rows()).sum::<usize>()
     }
 
     fn chunk(&self, chunk_idx: usize, projection: Option<&[usize]>) -> RecordBatch {
         let mut chunk_idx = chunk_idx;
+        for file in &self.files {
+            if chunk_idx < file.n_chunks() {
+                return file.chunk(chunk_idx, projection);
+            }
+            chunk_idx -= file.n_chunks();
+        }
         let (filled, part) = self
             .parts
             .iter()

@@ -12,7 +12,7 @@ use legwork_types::{
     StateError, Table, TableSnapshot, Verdict, Verdicts,
 };
 
-use crate::delivery::{Part, Taken};
+use crate::delivery::{Delivery, Part, Taken, TakenRows};
 use crate::event_log::EventLog;
 use crate::guard::Guard;
 use crate::record_log::{RecordLog, Space};
@@ -219,6 +219,9 @@ impl Lane {
             }
             None => 0,
         };
+        if let Some(delivery) = self.config.delivery.clone() {
+            self.encode_events(&delivery, 8 * delivery.encoded_rows_min);
+        }
         let Some(metrics) = &mut self.metrics else { return };
         if n_late > 0 {
             metrics.all.events_late.with_label_values(&[&*self.topic]).inc_by(n_late);
@@ -228,6 +231,16 @@ impl Lane {
         }
         if n_dropped > 0 {
             metrics.all.raw_events_dropped.with_label_values(&[&*self.topic]).inc_by(n_dropped);
+        }
+    }
+
+    /// Encodes the events that wait for a checkpoint, if they are so many.
+    fn encode_events(&mut self, delivery: &Delivery, n_rows_min: usize) {
+        let Some(log) = self.events.as_mut().filter(|log| log.n_plain_rows() >= n_rows_min) else { return };
+        let table = self.kind.table();
+        if let Err(error) = log.encode(&|rows| delivery.lake.encode(table, rows), &delivery.held) {
+            // They go on as they are, and the lake's next commit tells whoever looks after it.
+            tracing::error!(topic = %self.topic, partition = self.partition, %error, "events cannot be encoded for the lake");
         }
     }
 
@@ -342,12 +355,18 @@ impl Lane {
             let batches = (0..snapshot.n_chunks()).map(|idx| rows::versions(table, &snapshot.chunk(idx, None), number));
             let batches: Vec<RecordBatch> = batches.collect();
             let shown = Arc::new(BatchSnapshot::new(table.version_schema(), batches.clone()));
-            taken.logs.push((table.name().to_owned(), batches, Part { number, rows: shown }));
+            let parts = vec![Part::new(number, shown)];
+            taken.logs.push(TakenRows { table: table.name().to_owned(), stored: batches, parts });
+        }
+        if let Some(delivery) = self.config.delivery.clone() {
+            self.encode_events(&delivery, delivery.encoded_rows_min);
         }
         if let Some(log) = &mut self.events {
             let empty = EventLog::new(self.kind, self.topic.clone(), self.partition, self.space.clone());
             let log = std::mem::replace(log, empty);
-            taken.logs.push((self.kind.table().to_owned(), log.stored(), Part { number, rows: log.snapshot() }));
+            let mut parts: Vec<Part> = log.files().iter().map(|file| Part::of_file(number, file.clone())).collect();
+            parts.push(Part::new(number, Arc::new(log.plain())));
+            taken.logs.push(TakenRows { table: self.kind.table().to_owned(), stored: log.stored(), parts });
         }
         let head = Head { number, newest_us: self.clock.newest_us, counts: self.accounting.to_counts(), ..head };
         self.clock.revision += 1;

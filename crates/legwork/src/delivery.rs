@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use legwork_lake::{ErrorKind, Lake, LakeError, LakeTable, LaneCommit, LaneOutcome};
@@ -21,7 +23,11 @@ use crate::upkeep::lake_config;
 /// The store's address that stands for none: state and tables live in memory and are rebuilt from the topics after a restart.
 pub(crate) const MEMORY: &str = "memory:";
 /// Rows of a lane that wait for the lake before it is not left waiting for `lake.commit_every`.
-const WAITING_ROWS_MAX: usize = 1_000_000;
+const WAITING_ROWS_MAX: usize = 4_000_000;
+/// Fewer raw events in a checkpoint than this make no file of their own: its footer would weigh more than they do.
+const ENCODED_ROWS_MIN: usize = 8_192;
+/// Encoded events that wait for the lake, over all lanes.
+const ENCODED_BYTES_MAX: usize = 256 << 20;
 
 /// Where a service keeps what it must not lose.
 #[derive(Clone, Debug)]
@@ -62,6 +68,8 @@ impl Kept {
             commit_every: config.lake.commit_every.duration().max(Duration::from_millis(100)),
             open_rows_every: config.lake.open_rows_every.duration(),
             waiting_rows_max: WAITING_ROWS_MAX,
+            encoded_rows_min: ENCODED_ROWS_MIN,
+            encoded_bytes_max: ENCODED_BYTES_MAX,
             runtime: tokio::runtime::Handle::current(),
         })
     }
@@ -122,7 +130,8 @@ impl LakeTables {
 impl LakeSink for LakeTables {
     async fn commit(&self, table: &str, lanes: Vec<LakeRows>) -> Result<Vec<(LaneId, Landed)>, String> {
         let table = self.table(table)?;
-        let lanes = lanes.into_iter().map(|LakeRows { lane, through, rows }| LaneCommit { lane, through, rows });
+        let lane = |LakeRows { lane, through, rows, files }| LaneCommit { lane, through, rows, files };
+        let lanes = lanes.into_iter().map(lane);
         let committed = self.lake.commit(table, lanes.collect()).await.map_err(|error| error.to_string())?;
         let landed = |outcome| match outcome {
             LaneOutcome::Done => Landed::Done,
@@ -134,6 +143,10 @@ impl LakeSink for LakeTables {
 
     async fn transactions(&self, table: &str) -> Result<Option<HashMap<LaneId, u32>>, String> {
         self.lake.transactions(self.table(table)?).await.map_err(|error| error.to_string())
+    }
+
+    fn encode(&self, table: &str, rows: &[RecordBatch]) -> Result<Vec<Bytes>, String> {
+        self.lake.encode(self.table(table)?, rows).map_err(|error| error.to_string())
     }
 }
 

@@ -131,20 +131,21 @@ impl Rewrite<'_> {
             };
             current.write(&kept)?;
             match current.n_bytes() as u64 >= inner.config.file_bytes_target {
-                true => files.push(self.finish(current).await?),
+                true => files.push(self.finish(&format, current).await?),
                 false => file = Some(current),
             }
         }
         if let Some(last) = file {
-            files.push(self.finish(last).await?);
+            files.push(self.finish(&format, last).await?);
         }
         Ok((files, has_dropped))
     }
 
-    async fn finish(&self, file: FileWriter) -> Result<Add, LakeError> {
+    async fn finish(&self, format: &FileFormat, file: FileWriter) -> Result<Add, LakeError> {
         let role = if self.is_final { FileRole::Resolved } else { FileRole::Merged };
         let store = self.log.store();
-        self.log.within("written to", file.finish(store.as_ref(), role, self.day, false)).await
+        let put = format.put(store.as_ref(), file.into_bytes()?, (role, self.day), false);
+        self.log.within("written to", put).await
     }
 
     fn order(&self) -> Vec<datafusion::logical_expr::SortExpr> {

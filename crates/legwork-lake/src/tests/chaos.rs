@@ -25,7 +25,7 @@ fn fault() -> impl Strategy<Value = Option<Fault>> {
 /// Everything of a lane since some checkpoint that it is not sure of.
 fn pending(partition: i32, from: u32, through: u32) -> LaneCommit {
     let rows = (from..=through).map(|number| (number, filled(&Kind::Calls.schema(), N_ROWS))).collect();
-    LaneCommit { lane: lane(partition), through, rows }
+    LaneCommit::of_rows(lane(partition), through, rows)
 }
 
 /// Commits until it is done: as an instance does, that keeps what the lake has not acknowledged.

@@ -48,14 +48,14 @@ async fn lanes_commit_together_and_once() {
 async fn rows_that_are_there_are_left_out_by_their_number() {
     let lake = lake_on(Arc::new(InMemory::new()));
     let batch = |number: u32| (number, rows(&[("a", at(DAY_0, 1), 1, i64::from(number), false)]));
-    let first = LaneCommit { lane: lane(0), through: 2, rows: vec![batch(1), batch(2)] };
+    let first = LaneCommit::of_rows(lane(0), 2, vec![batch(1), batch(2)]);
     lake.commit(&stays(), vec![first]).await.unwrap();
     // The lane started again before it dropped what was committed.
-    let second = LaneCommit { lane: lane(0), through: 3, rows: vec![batch(1), batch(2), batch(3)] };
+    let second = LaneCommit::of_rows(lane(0), 3, vec![batch(1), batch(2), batch(3)]);
     lake.commit(&stays(), vec![second]).await.unwrap();
     let found: Vec<i64> = contents(&lake, &stays()).await.into_iter().map(|row| row.3).collect();
     assert_eq!(found, [1, 2, 3]);
-    let beyond = LaneCommit { lane: lane(0), through: 4, rows: vec![batch(5)] };
+    let beyond = LaneCommit::of_rows(lane(0), 4, vec![batch(5)]);
     assert!(matches!(lake.commit(&stays(), vec![beyond]).await, Err(LakeError::Rows { .. })));
     let twice = vec![commit(0, 9, &[]), commit(0, 10, &[])];
     assert!(matches!(lake.commit(&stays(), twice).await, Err(LakeError::Rows { .. })));

@@ -135,7 +135,7 @@ async fn every_table_is_read_by_other_engines() {
     let mut tables = Vec::new();
     for (table, schema) in versions.chain(events) {
         let rows = vec![(1, filled(&schema, 24))];
-        lake.commit(&table, vec![LaneCommit { lane: lane(0), through: 1, rows }]).await.unwrap();
+        lake.commit(&table, vec![LaneCommit::of_rows(lane(0), 1, rows)]).await.unwrap();
         tables.push((table.name().to_owned(), folder.path().join(table.name())));
     }
     assert!(tables.len() > 25);

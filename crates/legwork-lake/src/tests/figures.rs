@@ -68,7 +68,7 @@ async fn compaction() {
     let started = Instant::now();
     for through in 1..=15 {
         let rows = vec![(through, filled(&Kind::Gps.schema(), n_rows))];
-        lake.commit(&table, vec![LaneCommit { lane: lane(0), through, rows }]).await.unwrap();
+        lake.commit(&table, vec![LaneCommit::of_rows(lane(0), through, rows)]).await.unwrap();
     }
     println!("15 commits of {n_rows} pings: {:?}", started.elapsed());
     let upkeep =

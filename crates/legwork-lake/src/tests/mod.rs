@@ -2,6 +2,7 @@
 
 mod chaos;
 mod commits;
+mod encoded;
 mod engines;
 mod figures;
 mod maintenance;

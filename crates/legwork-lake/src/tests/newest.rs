@@ -49,7 +49,7 @@ async fn versions_written_for_a_lane_are_its_newest() {
     let writer = LaneId::new("repair:", 0);
     let above = i64::from(u32::MAX) + 1;
     let repaired = for_lane(&rows(&[("a", a, 5, above, false), ("c", c, 4, above, true)]), &lane(0));
-    let repair = || LaneCommit { lane: writer.clone(), through: 1, rows: vec![(1, repaired.clone())] };
+    let repair = || LaneCommit::of_rows(writer.clone(), 1, vec![(1, repaired.clone())]);
     lake.commit(&stays(), vec![repair()]).await.unwrap();
     let n_rows = contents(&lake, &stays()).await.len();
     lake.commit(&stays(), vec![repair()]).await.unwrap();

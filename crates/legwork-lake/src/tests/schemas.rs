@@ -20,7 +20,7 @@ fn events(schema: &Schema) -> LakeTable {
 
 fn call(schema: &Schema, through: u32) -> LaneCommit {
     let rows = filled(&Arc::new(schema.clone()), 3);
-    LaneCommit { lane: lane(0), through, rows: vec![(through, rows)] }
+    LaneCommit::of_rows(lane(0), through, vec![(through, rows)])
 }
 
 #[tokio::test]
@@ -51,8 +51,7 @@ async fn a_column_that_may_be_null_from_now_on_may_be_so_in_the_table() {
         Schema::new(fields.collect::<Vec<_>>())
     };
     lake.commit(&events(&with(false)), vec![call(&with(false), 1)]).await.unwrap();
-    let fewer =
-        LaneCommit { lane: lane(0), through: 2, rows: vec![(2, filled(&Arc::new(without(&schema, "status")), 3))] };
+    let fewer = LaneCommit::of_rows(lane(0), 2, vec![(2, filled(&Arc::new(without(&schema, "status")), 3))]);
     assert!(matches!(lake.commit(&events(&with(false)), vec![fewer.clone()]).await, Err(LakeError::Rows { .. })));
     assert_eq!(lake.commit(&events(&with(true)), vec![fewer]).await.unwrap().version, 3);
     assert_eq!(number(&lake, &events(&schema), "SELECT count(*) * 10 + count(status) FROM t").await, 63);
@@ -72,7 +71,7 @@ async fn a_column_of_another_type_is_refused() {
     assert!(matches!(&error, LakeError::ColumnType { column, .. } if column == "status"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Config);
     // Rows that are not those of the table.
-    let wrong = LaneCommit { lane: lane(0), through: 2, rows: vec![(2, filled(&Table::Orders.version_schema(), 1))] };
+    let wrong = LaneCommit::of_rows(lane(0), 2, vec![(2, filled(&Table::Orders.version_schema(), 1))]);
     assert!(matches!(lake.commit(&events(&schema), vec![wrong]).await, Err(LakeError::Rows { .. })));
 }
 
@@ -152,8 +151,7 @@ async fn transactions_outlive_the_commits_that_made_them() {
     for lake in [lake_on(store.clone()), lake] {
         assert_eq!(numbers(&lake.transactions(&stays()).await.unwrap().unwrap()), expected);
         assert_eq!(contents(&lake, &stays()).await.len(), 221);
-        let late =
-            LaneCommit { lane: lane(7), through: 3, rows: vec![(3, rows(&[("silent", at(DAY_0, 1), 1, 1, false)]))] };
+        let late = LaneCommit::of_rows(lane(7), 3, vec![(3, rows(&[("silent", at(DAY_0, 1), 1, 1, false)]))]);
         lake.commit(&stays(), vec![late]).await.unwrap();
         assert_eq!(contents(&lake, &stays()).await.len(), 221);
     }

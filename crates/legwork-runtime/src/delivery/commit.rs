@@ -79,14 +79,16 @@ async fn commit_table(
     let mut open: BTreeMap<LaneId, Option<RecordBatch>> = BTreeMap::new();
     let mut rows = Vec::new();
     for Rows { lane, through, parts } in lanes {
+        let (files, parts): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(|part| part.file.is_some());
+        let files: Vec<_> = files.into_iter().filter_map(|part| Some((part.number, part.file?))).collect();
         let (batches, open_rows) = to_commit(table, through, &parts, with_open);
-        if batches.iter().all(|(_, batch)| batch.num_rows() == 0) {
+        if files.is_empty() && batches.iter().all(|(_, batch)| batch.num_rows() == 0) {
             // Nothing but open rows: no commit is made for those.
             outcomes.push((lane, Outcome::Covered { carried: open_rows, is_numbered: false }));
             continue;
         }
         open.insert(lane.clone(), open_rows);
-        rows.push(LakeRows { lane, through, rows: batches });
+        rows.push(LakeRows { lane, through, rows: batches, files });
     }
     if rows.is_empty() {
         return (outcomes, None);

@@ -7,18 +7,28 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
 use legwork_state::{Checkpoint, Head, LaneStore, StoreError};
-use legwork_types::{Changes, LaneId};
+use legwork_types::{Changes, LaneId, Table};
 use tokio::sync::oneshot;
 
-use super::pending::to_ipc;
+use super::pending::StoredRows;
 use super::{Delivery, Part, Pending};
 
 /// What a lane hands over at a checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) changes: Changes,
-    /// Rows of its logs: table, as they are stored, as they are shown.
-    pub(crate) logs: Vec<(String, Vec<RecordBatch>, Part)>,
+    /// Rows of its logs.
+    pub(crate) logs: Vec<TakenRows>,
+}
+
+/// Rows of a log.
+#[derive(Debug)]
+pub(crate) struct TakenRows {
+    pub(crate) table: String,
+    /// As they are stored, but for those in files.
+    pub(crate) stored: Vec<RecordBatch>,
+    /// As they are shown: all of them.
+    pub(crate) parts: Vec<Part>,
 }
 
 /// A checkpoint on its way.
@@ -92,16 +102,21 @@ impl Keeper {
     /// Whether so many rows have come since the last checkpoint that the next one should not be left waiting.
     pub(crate) fn is_crowded(&self, n_rows: usize) -> bool {
         n_rows > self.delivery.waiting_rows_max / 2
+            || (n_rows > self.delivery.encoded_rows_min
+                && self.delivery.held.get() > self.delivery.encoded_bytes_max / 2)
     }
 
     /// Whether reading should wait until the lake has taken some of the rows.
     pub(crate) fn is_full(&self) -> bool {
         self.pending.n_rows() > 2 * self.delivery.waiting_rows_max
+            || self.delivery.held.get() > self.delivery.encoded_bytes_max
     }
 
     /// Whether the lake should not be left waiting.
     pub(crate) fn is_heavy(&self) -> bool {
-        self.pending.n_rows() > self.delivery.waiting_rows_max
+        let n_rows = self.pending.n_rows();
+        n_rows > self.delivery.waiting_rows_max
+            || (n_rows > 0 && self.delivery.held.get() > self.delivery.encoded_bytes_max / 2)
     }
 
     /// Starts making a checkpoint durable. `before` is waited for first, and says whether it may be made at all; `wake` is called when the
@@ -120,15 +135,18 @@ impl Keeper {
         for (table, rows) in &changes.rows {
             self.pending.add(table.name(), Part::of_batch(number, rows.clone()));
         }
-        let mut rows: Vec<(String, Vec<RecordBatch>)> =
-            changes.rows.into_iter().map(|(table, rows)| (table.name().to_owned(), vec![rows])).collect();
-        for (table, stored, shown) in logs {
-            self.pending.add(&table, shown);
-            rows.push((table, stored));
+        let of_batch =
+            |(table, rows): (Table, RecordBatch)| (table.name().to_owned(), StoredRows::of_batches(vec![rows]));
+        let mut rows: Rows = changes.rows.into_iter().map(of_batch).collect();
+        for TakenRows { table, stored, parts } in logs {
+            let files = parts.iter().filter_map(|part| part.file.clone()).collect();
+            parts.into_iter().for_each(|part| self.pending.add(&table, part));
+            rows.push((table, StoredRows { batches: stored, files }));
         }
         let settled = self.settled.take();
-        let carried: Vec<(String, Vec<RecordBatch>)> = match settled {
-            Some(_) => self.pending.carried().map(|(name, part)| (name.to_owned(), part.batches().collect())).collect(),
+        let of_part = |(name, part): (&str, &Part)| (name.to_owned(), StoredRows::of_batches(part.batches().collect()));
+        let carried: Rows = match settled {
+            Some(_) => self.pending.carried().map(of_part).collect(),
             None => Vec::new(),
         };
         let lake_through = settled.unwrap_or(self.head.lake_through);
@@ -204,13 +222,12 @@ impl Keeper {
     }
 }
 
-type Rows = Vec<(String, Vec<RecordBatch>)>;
+type Rows = Vec<(String, StoredRows)>;
 
 fn encoded(checkpoint: Checkpoint, rows: Rows, carried: Rows) -> Result<Checkpoint, arrow::error::ArrowError> {
     let bytes = |rows: Rows| {
-        let rows = rows.into_iter().filter(|(_, batches)| batches.iter().any(|batch| batch.num_rows() > 0));
-        rows.map(|(table, batches)| Ok((table, to_ipc(&batches)?)))
-            .collect::<Result<Vec<_>, arrow::error::ArrowError>>()
+        let rows = rows.into_iter().filter(|(_, rows)| !rows.is_empty());
+        rows.map(|(table, rows)| Ok((table, rows.to_bytes()?))).collect::<Result<Vec<_>, arrow::error::ArrowError>>()
     };
     Ok(Checkpoint { rows: bytes(rows)?, carried: bytes(carried)?, ..checkpoint })
 }

@@ -5,6 +5,7 @@
 //! repeating a commit changes nothing. What lives here: when and what. What does not: how stores and lakes do it.
 
 mod commit;
+mod encoded;
 mod keeper;
 mod pending;
 mod recover;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use bytes::Bytes;
 use legwork_operators::OperatorConfig;
 use legwork_state::{Head, StateStore, StoreError};
 use legwork_types::{Kind, LaneId};
@@ -27,7 +29,8 @@ use parking_lot::Mutex;
 use crate::{ClaimPartition, StartAt};
 
 pub(crate) use commit::{Covered, LanePending, Outcome, commit};
-pub(crate) use keeper::{Durable, Keeper, Taken};
+pub(crate) use encoded::{EncodedRows, HeldBytes};
+pub(crate) use keeper::{Durable, Keeper, Taken, TakenRows};
 pub(crate) use pending::{Part, Pending};
 pub(crate) use recover::{Recovered, Refused, recover};
 pub use recover::{lake_tables, settings};
@@ -51,6 +54,8 @@ pub struct LakeRows {
     /// Versions, or events, *shape* as of the table, each batch with the number of the checkpoint that brings it: batches up to what the
     /// table holds already are left out.
     pub rows: Vec<(u32, RecordBatch)>,
+    /// More rows, as [`LakeSink::encode`] made them, with numbers likewise.
+    pub files: Vec<(u32, Bytes)>,
 }
 
 /// What became of a lane's rows.
@@ -80,6 +85,11 @@ pub trait LakeSink: Send + Sync + Debug {
     ///
     /// *Errors:* what is wrong and the way out.
     async fn transactions(&self, table: &str) -> Result<Option<HashMap<LaneId, u32>>, String>;
+
+    /// Rows of a table of raw events as Parquet files that a commit can take as they are: one for each UTC day among them.
+    ///
+    /// *Errors:* they are no rows of this table.
+    fn encode(&self, table: &str, rows: &[RecordBatch]) -> Result<Vec<Bytes>, String>;
 }
 
 /// Where a pipeline delivers to, and how often.
@@ -98,6 +108,11 @@ pub struct DeliveryOptions {
     /// With so many rows waiting in a lane, the lake is not left waiting for [`DeliveryOptions::commit_every`]; with twice as many the
     /// lane reads no further.
     pub waiting_rows_max: usize,
+    /// So many raw events are encoded as Parquet when a checkpoint takes them, and eight times as many without waiting for one; fewer are
+    /// encoded when the lake takes them.
+    pub encoded_rows_min: usize,
+    /// With so many bytes of encoded rows waiting in all lanes together, they read no further.
+    pub encoded_bytes_max: usize,
     /// Runs what waits for stores.
     pub runtime: tokio::runtime::Handle,
 }
@@ -115,12 +130,20 @@ pub struct Delivery {
     known: tokio::sync::Mutex<Option<Listed>>,
     /// Held while rows go into the lake: of two rounds at once one would find itself outrun. The end of the pipeline holds it for good.
     pub(crate) round: tokio::sync::Mutex<()>,
+    /// Encoded rows of all lanes.
+    pub(crate) held: HeldBytes,
 }
 
 impl Delivery {
     /// With these options.
     pub fn new(options: DeliveryOptions) -> Arc<Delivery> {
-        Arc::new(Delivery { options, claimed: Mutex::default(), known: Default::default(), round: Default::default() })
+        Arc::new(Delivery {
+            options,
+            claimed: Mutex::default(),
+            known: Default::default(),
+            round: Default::default(),
+            held: HeldBytes::default(),
+        })
     }
 
     /// What claims a partition while it is being assigned, so that nothing is fetched in vain. `kinds`: what the topics hold.

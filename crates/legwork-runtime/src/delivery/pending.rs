@@ -9,7 +9,10 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
+use bytes::Bytes;
 use legwork_types::{BatchSnapshot, TableSnapshot};
+
+use super::EncodedRows;
 
 /// How long rows are kept that a version of the lake holds: for queries that pinned the version before it.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
@@ -19,11 +22,21 @@ pub(crate) const GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct Part {
     pub(crate) number: u32,
     pub(crate) rows: Arc<dyn TableSnapshot>,
+    /// The same rows as the lake can take them.
+    pub(crate) file: Option<Bytes>,
 }
 
 impl Part {
     pub(crate) fn of_batch(number: u32, batch: RecordBatch) -> Part {
-        Part { number, rows: Arc::new(BatchSnapshot::new(batch.schema(), vec![batch])) }
+        Part::new(number, Arc::new(BatchSnapshot::new(batch.schema(), vec![batch])))
+    }
+
+    pub(crate) fn new(number: u32, rows: Arc<dyn TableSnapshot>) -> Part {
+        Part { number, rows, file: None }
+    }
+
+    pub(crate) fn of_file(number: u32, rows: EncodedRows) -> Part {
+        Part { number, file: Some(rows.bytes().clone()), rows: Arc::new(rows) }
     }
 
     /// All rows, chunk by chunk.
@@ -109,33 +122,63 @@ impl Pending {
     }
 }
 
-/// Batches as bytes: Arrow streams, one for each run of batches of one schema, each after its length.
-pub(crate) fn to_ipc(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
-    let mut bytes = Vec::new();
-    for run in batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()) {
-        let mut writer = StreamWriter::try_new(Vec::new(), run[0].schema_ref())?;
-        run.iter().try_for_each(|batch| writer.write(batch))?;
-        let stream = writer.into_inner()?;
-        bytes.extend_from_slice(&(stream.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&stream);
-    }
-    Ok(bytes)
+/// Marks the length of a Parquet file among those of Arrow streams.
+const IS_FILE: u64 = 1 << 63;
+
+/// Rows of one table as the store has them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct StoredRows {
+    pub(crate) batches: Vec<RecordBatch>,
+    /// More rows, as Parquet files.
+    pub(crate) files: Vec<Bytes>,
 }
 
-/// What [`to_ipc`] wrote.
-pub(crate) fn from_ipc(mut bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
-    let mut batches = Vec::new();
-    while let Some((length, rest)) = bytes.split_first_chunk::<8>() {
-        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        let Some((stream, rest)) = rest.split_at_checked(length) else {
-            return Err(ArrowError::IpcError("a stream ends before its length".to_owned()));
-        };
-        for batch in StreamReader::try_new(Cursor::new(stream), None)? {
-            batches.push(batch?);
-        }
-        bytes = rest;
+impl StoredRows {
+    pub(crate) fn of_batches(batches: Vec<RecordBatch>) -> StoredRows {
+        StoredRows { batches, files: Vec::new() }
     }
-    Ok(batches)
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.batches.iter().all(|batch| batch.num_rows() == 0)
+    }
+
+    /// As bytes: Arrow streams, one for each run of batches of one schema, then files, each after its length (64 bits, little endian, the
+    /// highest one set for files).
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, ArrowError> {
+        let mut bytes = Vec::with_capacity(self.files.iter().map(|file| file.len() + 8).sum());
+        let mut push = |part: &[u8], mark: u64| {
+            bytes.extend_from_slice(&(part.len() as u64 | mark).to_le_bytes());
+            bytes.extend_from_slice(part);
+        };
+        for run in self.batches.chunk_by(|a, b| a.schema_ref() == b.schema_ref()) {
+            let mut writer = StreamWriter::try_new(Vec::new(), run[0].schema_ref())?;
+            run.iter().try_for_each(|batch| writer.write(batch))?;
+            push(&writer.into_inner()?, 0);
+        }
+        self.files.iter().for_each(|file| push(file, IS_FILE));
+        Ok(bytes)
+    }
+
+    /// What [`StoredRows::to_bytes`] wrote.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<StoredRows, ArrowError> {
+        let (mut rows, mut bytes) = (StoredRows::default(), Bytes::from(bytes));
+        while let Some(&length) = bytes.first_chunk::<8>() {
+            let length = u64::from_le_bytes(length);
+            let n_bytes = usize::try_from(length & !IS_FILE).unwrap_or(usize::MAX);
+            if n_bytes > bytes.len() - 8 {
+                return Err(ArrowError::IpcError("rows end before their length".to_owned()));
+            }
+            let part = bytes.split_to(8 + n_bytes).slice(8..);
+            if length & IS_FILE != 0 {
+                rows.files.push(part);
+                continue;
+            }
+            for batch in StreamReader::try_new(Cursor::new(part), None)? {
+                rows.batches.push(batch?);
+            }
+        }
+        Ok(rows)
+    }
 }
 
 #[cfg(test)]
@@ -180,9 +223,10 @@ mod tests {
     fn bytes_are_read_as_they_were_written() {
         let (n, m) = (batch("n", &[1, 2]), batch("m", &[3]));
         let batches = [n.clone(), n.slice(1, 1), m, n];
-        let bytes = to_ipc(&batches).unwrap();
-        assert_eq!(from_ipc(&bytes).unwrap(), batches);
-        assert_eq!(from_ipc(&to_ipc(&[]).unwrap()).unwrap(), []);
-        assert!(from_ipc(&bytes[..bytes.len() - 1]).is_err());
+        let rows = StoredRows { batches: batches.to_vec(), files: vec![Bytes::from_static(b"PAR1"), Bytes::new()] };
+        let bytes = rows.to_bytes().unwrap();
+        assert_eq!(StoredRows::from_bytes(bytes.clone()).unwrap(), rows);
+        assert_eq!(StoredRows::from_bytes(StoredRows::default().to_bytes().unwrap()).unwrap(), StoredRows::default());
+        assert!(StoredRows::from_bytes(bytes[..bytes.len() - 9].to_vec()).is_err());
     }
 }

@@ -10,11 +10,11 @@ use legwork_state::recovery::{Decision, Found, Standing, TableSeen, TopicSeen, d
 use legwork_state::{Claimed, Head, LaneStore, PendingRows, StoreError};
 use legwork_types::{Kind, LaneId, Table};
 
-use super::pending::{Part, from_ipc};
+use super::pending::{Part, StoredRows};
 use super::versions::{newest, split_open};
-use super::{Delivery, Pending};
+use super::{Delivery, EncodedRows, HeldBytes, Pending};
 use crate::PartitionFacts;
-use crate::event_log::shown_events;
+use crate::event_log::{event_table_schema, shown_events};
 
 /// A lane as its newest checkpoint left it.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub(crate) async fn recover(
         Decision::Halt(halt) => return Err(Refused::Halt(halt.to_string())),
     }
     let through = head.as_ref().map_or(0, |head| head.lake_through);
-    let pending = pending_rows((lane, kind), pending, through, &in_lake)
+    let pending = pending_rows((lane, kind), pending, (through, &in_lake), &delivery.held)
         .map_err(|error| Refused::Halt(format!("rows in the store of lane {lane} cannot be read: {error}")))?;
     Ok(Recovered { store, head, hot, pending })
 }
@@ -130,15 +130,15 @@ pub fn lake_tables(kind: Kind) -> Vec<&'static str> {
 fn pending_rows(
     (lane, kind): (&LaneId, Kind),
     stored: Vec<PendingRows>,
-    lake_through: u32,
-    in_lake: &BTreeMap<String, TableSeen>,
+    (lake_through, in_lake): (u32, &BTreeMap<String, TableSeen>),
+    held: &HeldBytes,
 ) -> Result<Pending, arrow::error::ArrowError> {
     let mut pending = Pending::default();
     let mut left_out: BTreeMap<Table, Vec<RecordBatch>> = BTreeMap::new();
     let seen = |table: &str| in_lake.get(table).copied().unwrap_or(TableSeen::Missing);
     for PendingRows { number, table: name, rows } in stored {
         let is_missing = standing(number, lake_through, seen(&name)) == Standing::Missing;
-        let batches = from_ipc(&rows)?;
+        let StoredRows { batches, files } = StoredRows::from_bytes(rows)?;
         match Table::by_name(&name) {
             Some(table) => {
                 let schema = table.version_schema();
@@ -150,7 +150,10 @@ fn pending_rows(
                 }
             }
             None if name == kind.table() && is_missing => {
-                pending.add(&name, Part { number, rows: shown_events(kind, lane, batches) });
+                pending.add(&name, Part::new(number, shown_events(kind, lane, batches)));
+                for file in files {
+                    pending.add(&name, Part::of_file(number, EncodedRows::open(file, event_table_schema(kind), held)?));
+                }
             }
             None => {}
         }

@@ -10,9 +10,10 @@ use legwork_types::{
     Table, TableSnapshot,
 };
 
-use super::pending::from_ipc;
+use super::pending::StoredRows;
 use super::recover::conform;
-use crate::event_log::shown_events;
+use super::{EncodedRows, HeldBytes, Part};
+use crate::event_log::{event_table_schema, shown_events};
 use crate::pipeline::of_batch;
 use crate::reference::ReferenceTables;
 use crate::rows;
@@ -77,15 +78,19 @@ impl StoredLanes {
 fn fresh_rows(lane: &LaneId, pending: Vec<PendingRows>) -> Result<BTreeMap<String, FreshRows>, ArrowError> {
     let mut fresh: BTreeMap<String, FreshRows> = BTreeMap::new();
     for PendingRows { number, table: name, rows } in pending {
-        let batches = from_ipc(&rows)?;
+        let StoredRows { batches, files } = StoredRows::from_bytes(rows)?;
         let batches = match (Table::by_name(&name), event_kind(&name)) {
             (Some(table), _) => {
                 let schema = table.version_schema();
                 batches.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?
             }
             (None, Some(kind)) => {
-                let shown = shown_events(kind, lane, batches);
-                (0..shown.n_chunks()).map(|chunk_idx| shown.chunk(chunk_idx, None)).collect()
+                let mut parts = vec![Part::new(number, shown_events(kind, lane, batches))];
+                for file in files {
+                    let rows = EncodedRows::open(file, event_table_schema(kind), &HeldBytes::default())?;
+                    parts.push(Part::of_file(number, rows));
+                }
+                parts.iter().flat_map(Part::batches).collect()
             }
             // A newer binary's: its rows are nothing that this one can show, nor that its lake tables hold.
             (None, None) => continue,
@@ -163,7 +168,6 @@ fn unavailable(what: &str) -> LiveError {
 mod tests {
     use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 
-    use super::super::pending::to_ipc;
     use super::*;
 
     fn late(offset: i64) -> RecordBatch {
@@ -183,7 +187,7 @@ mod tests {
         let pending = |number, table: &str, batch: &RecordBatch| PendingRows {
             number,
             table: table.to_owned(),
-            rows: to_ipc(std::slice::from_ref(batch)).unwrap(),
+            rows: StoredRows::of_batches(vec![batch.clone()]).to_bytes().unwrap(),
         };
         let other =
             RecordBatch::try_from_iter([("b", Arc::new(BinaryArray::from(vec![&b"x"[..]])) as ArrayRef)]).unwrap();

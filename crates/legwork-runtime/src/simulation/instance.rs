@@ -79,6 +79,8 @@ impl Instance {
             commit_every: Duration::from_secs(20),
             open_rows_every: Duration::from_secs(60),
             waiting_rows_max: 300,
+            encoded_rows_min: 20,
+            encoded_bytes_max: 1 << 20,
             runtime: runtime.handle().clone(),
         });
         Instance { runtime, delivery, dice: dice.clone(), lake: lake.clone(), lanes: BTreeMap::new(), committing: None }

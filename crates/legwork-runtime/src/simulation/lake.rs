@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use bytes::Bytes;
 use legwork_types::LaneId;
 use parking_lot::Mutex;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use super::faults::Dice;
 use crate::{LakeRows, LakeSink, Landed};
@@ -46,14 +49,15 @@ impl LakeSink for Lake {
         let landed = {
             let mut tables = self.tables.lock();
             let table = tables.entry(table.to_owned()).or_default();
-            let commit = |LakeRows { lane, through, rows }: LakeRows| {
+            let commit = |LakeRows { lane, through, rows, files }: LakeRows| {
                 let now = table.transactions.get(&lane).copied().unwrap_or(0);
                 if now >= through {
                     return (lane, if now == through { Landed::AlreadyThere } else { Landed::Ahead { at: now } });
                 }
                 table.transactions.insert(lane.clone(), through);
-                let rows = rows.into_iter().filter(|(number, _)| *number > now).map(|(_, rows)| rows);
-                table.rows.entry(lane.clone()).or_default().extend(rows);
+                let in_files = files.into_iter().flat_map(|(number, file)| read(file).map(move |rows| (number, rows)));
+                let rows = rows.into_iter().chain(in_files).filter(|(number, _)| *number > now);
+                table.rows.entry(lane.clone()).or_default().extend(rows.map(|(_, rows)| rows));
                 (lane, Landed::Done)
             };
             lanes.into_iter().map(commit).collect()
@@ -69,4 +73,14 @@ impl LakeSink for Lake {
         }
         Ok(self.tables.lock().get(table).map(|table| table.transactions.clone()))
     }
+
+    fn encode(&self, _table: &str, rows: &[RecordBatch]) -> Result<Vec<Bytes>, String> {
+        let mut writer = ArrowWriter::try_new(Vec::new(), rows[0].schema(), None).unwrap();
+        rows.iter().for_each(|rows| writer.write(rows).unwrap());
+        Ok(vec![writer.into_inner().unwrap().into()])
+    }
+}
+
+fn read(file: Bytes) -> impl Iterator<Item = RecordBatch> {
+    ParquetRecordBatchReader::try_new(file, 1_024).unwrap().map(Result::unwrap)
 }

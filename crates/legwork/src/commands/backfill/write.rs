@@ -137,7 +137,7 @@ impl Pieces<'_> {
             return Ok(());
         }
         let rows = rows.into_iter().map(|rows| (self.number, rows)).collect();
-        let commit = LaneCommit { lane: self.set.lane.clone(), through: self.number, rows };
+        let commit = LaneCommit::of_rows(self.set.lane.clone(), self.number, rows);
         let committed = self.kept.tables.lake().commit(self.table, vec![commit]).await.map_err(data::lake_error)?;
         match committed.lanes.first() {
             Some((lane, LaneOutcome::Ahead { .. })) => {

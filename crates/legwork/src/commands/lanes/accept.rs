@@ -265,7 +265,7 @@ async fn retract(kept: &Kept, lane: &LaneId, kind: Kind, number: u32) -> Result<
             continue;
         }
         let rows = rows.iter().map(|rows| Ok((number, retraction(rows, number)?))).collect::<Result<Vec<_>>>()?;
-        let commit = LaneCommit { lane: lane.clone(), through: number, rows };
+        let commit = LaneCommit::of_rows(lane.clone(), number, rows);
         let committed = kept.tables.lake().commit(table, vec![commit]).await.map_err(data::lake_error)?;
         if let Some((_, LaneOutcome::Ahead { at })) = committed.lanes.first() {
             bail!("table {name} of the lake has checkpoint {at} of lane {lane} meanwhile: somebody else writes it");

@@ -259,7 +259,7 @@ async fn write(kept: &Kept, table: Table, revisions: &Revisions, rows: Vec<Recor
     }
     let through = revisions.next(table);
     let rows = rows.into_iter().map(|rows| (through, rows)).collect();
-    let commit = LaneCommit { lane: revisions.writer.clone(), through, rows };
+    let commit = LaneCommit::of_rows(revisions.writer.clone(), through, rows);
     let committed = kept.tables.lake().commit(of_lake, vec![commit]).await.map_err(data::lake_error)?;
     match committed.lanes.first() {
         Some((_, LaneOutcome::Done)) => Ok(()),
