@@ -1,6 +1,8 @@
 //! What a consumer is configured with, and librdkafka's options that follow from it.
 
 use std::fmt;
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -104,6 +106,13 @@ impl KafkaConfig {
         client_config(&self.bootstrap, self.instance_id.as_deref())
     }
 
+    /// `group.instance.id` and `client.id`, as the consumer has them.
+    pub(crate) fn identity(&self) -> (String, String) {
+        let config = self.consumer(1);
+        let option = |name: &str| config.get(name).unwrap_or_default().to_owned();
+        (option("group.instance.id"), option("client.id"))
+    }
+
     /// A client that only asks.
     pub(crate) fn asking(&self) -> ClientConfig {
         let mut config = self.client();
@@ -162,13 +171,19 @@ pub(crate) fn client_config(bootstrap: &str, instance_id: Option<&str>) -> Clien
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", bootstrap)
-        .set("client.id", instance_id.map_or("legwork".to_owned(), |id| format!("legwork-{id}")))
+        .set("client.id", instance_id.map_or("legwork".to_owned(), |id| format!("legwork-{id}-{}", *PROCESS)))
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.ms", "100")
         .set("reconnect.backoff.max.ms", "2000")
         .set_log_level(RDKafkaLogLevel::Info);
     config
 }
+
+/// Tells this process from others that run, or ran, with the same instance id.
+static PROCESS: LazyLock<String> = LazyLock::new(|| {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}", since.as_micros())
+});
 
 /// Sets the user's options last, so that they win.
 pub(crate) fn apply(config: &mut ClientConfig, options: &[(String, String)]) {

@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     /// Partitions that librdkafka fetches, and no others.
     pub(crate) partitions: Mutex<HashMap<PartitionId, Arc<QueueGauge>>>,
     pub(crate) queued_bytes: Arc<AtomicUsize>,
+    /// The group has fenced the consumer: somebody wants to know who has its instance id.
+    pub(crate) is_fenced: AtomicBool,
     /// Somebody waits for news of the topics.
     pub(crate) check_now: AtomicBool,
     /// The source is closing: partitions are let go without asking.
@@ -69,6 +71,8 @@ impl Shared {
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) seen: Seen,
+    /// Another consumer is in its place: what it still holds it lets go by itself.
+    pub(crate) is_retired: Arc<AtomicBool>,
 }
 
 impl ClientContext for Context {
@@ -96,6 +100,12 @@ impl ConsumerContext for Context {
     /// meanwhile.
     fn rebalance(&self, consumer: &BaseConsumer<Context>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let is_assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.is_retired.load(Ordering::Acquire) {
+            if !is_assign {
+                unassign(consumer, list);
+            }
+            return;
+        }
         if self.shared.is_closing.load(Ordering::Acquire) {
             if !is_assign {
                 let_go(consumer, &self.shared, &ids(list));
@@ -137,8 +147,12 @@ pub(crate) fn let_go(consumer: &BaseConsumer<Context>, shared: &Shared, partitio
         list.add_partition(&id.0, id.1);
     }
     drop(fetched);
+    unassign(consumer, &list);
+}
+
+fn unassign(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) {
     let result = match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(&list),
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
         _ => consumer.unassign(),
     };
     if let Err(error) = result {
@@ -236,7 +250,7 @@ mod tests {
 
     #[test]
     fn statistics_give_the_bytes_of_assigned_partitions() {
-        let context = Context { shared: Arc::default(), seen: Seen::Consumer };
+        let context = Context { shared: Arc::default(), seen: Seen::Consumer, is_retired: Arc::default() };
         let facts = context.shared.partition(&("a".into(), 1));
         context.stats_raw(
             br#"{"brokers":{"x":{"nodename":"h:1","nodeid":1,"state":"UP","source":"learned"}},"topics":{"a":{"partitions":

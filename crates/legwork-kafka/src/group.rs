@@ -42,6 +42,18 @@ impl Looks {
     }
 }
 
+/// Whether a process other than the one with `client_id` is a static member with this instance id. `members`: (member id, client id).
+///
+/// A coordinator that was stopped may find, when it goes on, a request to join that its sender had given up and repeated. It then takes
+/// the two for two processes, and fences the one that is there in favour of the one that nobody is.
+pub(crate) fn is_another(instance_id: &str, client_id: &str, members: &[(&str, &str)]) -> bool {
+    // Member ids of static members are the instance id and a UUID.
+    let is_it = |member: &str| {
+        member.strip_prefix(instance_id).and_then(|rest| rest.strip_prefix('-')).is_some_and(|uuid| uuid.len() == 36)
+    };
+    members.iter().any(|(member, client)| is_it(member) && *client != client_id)
+}
+
 /// The partitions of a member's assignment in the classic consumer protocol: version, topics with their partitions, user data. None where
 /// the bytes are something else.
 pub(crate) fn assignment(bytes: &[u8]) -> Option<Vec<PartitionId>> {
@@ -92,6 +104,17 @@ mod tests {
         }
         let huge = [&BYTES[..2], &i32::MAX.to_be_bytes()].concat();
         assert_eq!(assignment(&huge), None);
+    }
+
+    #[test]
+    fn another_process_is_told_from_a_ghost() {
+        let uuid = "9f3c1a52-3a77-4d0e-9d55-0b8f6c1e2d34";
+        let member = |instance: &str| format!("{instance}-{uuid}");
+        let (ours, longer) = (member("pod-1"), member("pod-1-1"));
+        let is_another = |members: &[(&str, &str)]| is_another("pod-1", "legwork-pod-1-5f", members);
+        assert!(!is_another(&[]));
+        assert!(!is_another(&[(&ours, "legwork-pod-1-5f"), (&longer, "legwork-pod-1-1-60")]));
+        assert!(is_another(&[(&ours, "legwork-pod-1-60")]));
     }
 
     #[test]

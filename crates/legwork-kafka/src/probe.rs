@@ -18,7 +18,7 @@ use crate::config::{self, KafkaConfig};
 use crate::context::{Context, PartitionId, Shared};
 use crate::error::{KafkaError, is_local_outage, reason};
 use crate::ffi;
-use crate::group::{Looks, Orphans, assignment};
+use crate::group::{Looks, Orphans, assignment, is_another};
 use crate::health::Seen;
 
 const TICK: Duration = Duration::from_millis(100);
@@ -56,6 +56,8 @@ pub(crate) enum Answer {
     Dropped(PartitionId),
     /// Nobody in the group holds them.
     Orphans(Orphans),
+    /// The consumer was fenced: by another process with the same instance id, or by a ghost of its own.
+    Fenced { by_another: bool },
 }
 
 /// The asking thread.
@@ -73,7 +75,7 @@ impl Probe {
         shared: Arc<Shared>,
         claim: Option<ClaimPartition>,
     ) -> Result<Probe, KafkaError> {
-        let context = Context { shared: shared.clone(), seen: Seen::Probe };
+        let context = Context { shared: shared.clone(), seen: Seen::Probe, is_retired: Arc::default() };
         let client: BaseConsumer<Context> =
             config.asking().create_with_context(context).map_err(KafkaError::from_creation)?;
         let (questions, asked) = sync_channel(N_QUEUED_MAX);
@@ -84,6 +86,7 @@ impl Probe {
             topics: topics.collect(),
             start: config.start,
             group: config.group.clone(),
+            identity: config.identity(),
             group_hop: format!("group {}", config.group),
             group_at: Instant::now() + GROUP_EVERY,
             looks: Looks::default(),
@@ -138,6 +141,8 @@ struct Asking {
     topics: Vec<Topic>,
     start: config::Start,
     group: String,
+    /// Instance id and client id.
+    identity: (String, String),
     group_hop: String,
     /// When the group is looked at next.
     group_at: Instant,
@@ -170,6 +175,9 @@ impl Asking {
                 let is_complete = self.topics.iter().all(|topic| topic.n_missing == 0);
                 let well = all_answered && is_complete && !self.shared.health.lock().has_trouble();
                 check_at = Instant::now() + if well { CHECK_EVERY } else { CHECK_AGAIN };
+            }
+            if self.shared.is_fenced.load(Ordering::Acquire) {
+                self.look_who_fenced();
             }
             if is_ready && Instant::now() >= self.group_at {
                 self.group_at = Instant::now() + GROUP_EVERY;
@@ -371,6 +379,20 @@ impl Asking {
             jobs.push(Job { facts, default_offset, is_dropped: question.is_dropped });
         }
         Ok(jobs)
+    }
+
+    /// Finds out who has this member's instance id now. Without an answer it is asked again.
+    fn look_who_fenced(&self) {
+        let listed = match self.client.client().fetch_group_list(Some(&self.group), ANSWER_WITHIN) {
+            Ok(listed) => listed,
+            Err(error) => return tracing::debug!(%error, "the consumer group cannot be looked at"),
+        };
+        let groups = listed.groups().iter().filter(|group| group.name() == self.group);
+        let members: Vec<(&str, &str)> =
+            groups.flat_map(|group| group.members()).map(|member| (member.id(), member.client_id())).collect();
+        let (instance_id, client_id) = &self.identity;
+        self.shared.is_fenced.store(false, Ordering::Release);
+        self.tell(Answer::Fenced { by_another: is_another(instance_id, client_id, &members) });
     }
 
     /// Finds partitions that the group has given to nobody. With the newer protocol the broker shares them out by itself.

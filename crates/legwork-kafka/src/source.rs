@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use legwork_runtime::{ClaimPartition, LogSource, PartitionReader, SourceEvent, Standing};
@@ -52,6 +52,8 @@ pub struct KafkaSource {
     shared: Arc<Shared>,
     probe: Option<Probe>,
     consumer: Option<Arc<BaseConsumer<Context>>>,
+    /// The consumer's context asks this.
+    is_retired: Arc<AtomicBool>,
     claims: Claims,
     /// Questions that the probe had no room for.
     unasked: VecDeque<Question>,
@@ -62,6 +64,8 @@ pub struct KafkaSource {
     letting_go: Option<LettingGo>,
     /// The group has said which partitions are this member's, and has not gone on without it since.
     is_assigned: bool,
+    /// Partitions of all topics when the consumer was made.
+    n_partitions: usize,
     /// Partitions for whose sake the group was made to share out anew: once is enough.
     adopted: BTreeSet<PartitionId>,
 }
@@ -90,12 +94,14 @@ impl KafkaSource {
             shared,
             probe: Some(probe),
             consumer: None,
+            is_retired: Arc::default(),
             claims: Claims::default(),
             unasked: VecDeque::new(),
             eager: None,
             held: HashMap::new(),
             letting_go: None,
             is_assigned: false,
+            n_partitions: 1,
             adopted: BTreeSet::new(),
         })
     }
@@ -109,8 +115,19 @@ impl KafkaSource {
         let mut starts = Vec::new();
         while let Some(answer) = self.probe.as_ref().and_then(Probe::answer) {
             match answer {
-                Answer::Ready { n_partitions } => self.connect(n_partitions),
+                Answer::Ready { n_partitions } => {
+                    self.n_partitions = n_partitions;
+                    self.connect();
+                }
                 Answer::Orphans(orphans) => self.adopt(&orphans),
+                Answer::Fenced { by_another: false } => self.join_again(events),
+                Answer::Fenced { by_another: true } => {
+                    let message = format!(
+                        "group {}: another process runs with the same instance.id: give each its own, or stop one, then start this one again",
+                        self.config.group
+                    );
+                    self.shared.health.lock().fatal(message);
+                }
                 Answer::Dropped(id) => self.claim_ended(&id, None, &mut starts, events),
                 Answer::Claimed(start) => {
                     let id = (start.facts.topic.clone(), start.facts.partition);
@@ -172,19 +189,43 @@ impl KafkaSource {
         }
     }
 
-    fn connect(&mut self, n_partitions: usize) {
+    fn connect(&mut self) {
         if self.consumer.is_some() {
             return;
         }
-        let context = Context { shared: self.shared.clone(), seen: Seen::Consumer };
+        self.is_retired = Arc::default();
+        let is_retired = self.is_retired.clone();
+        let context = Context { shared: self.shared.clone(), seen: Seen::Consumer, is_retired };
         let made: Result<BaseConsumer<Context>, ClientError> =
-            self.config.consumer(n_partitions).create_with_context(context);
+            self.config.consumer(self.n_partitions).create_with_context(context);
         let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
         let subscribed = made.and_then(|consumer| consumer.subscribe(&topics).map(|()| consumer));
         match subscribed {
             Ok(consumer) => self.consumer = Some(Arc::new(consumer)),
             Err(error) => self.shared.health.lock().fatal(KafkaError::from_creation(error).to_string()),
         }
+    }
+
+    /// Puts another consumer in the place of one that the group has fenced for a ghost of its own. Its lanes let go: others may have read
+    /// their partitions meanwhile.
+    fn join_again(&mut self, events: &mut Vec<SourceEvent>) {
+        let Some(consumer) = self.consumer.take() else { return };
+        tracing::warn!(group = self.config.group, "the group took this process for two; it joins again");
+        self.is_retired.store(true, Ordering::Release);
+        self.answer_rebalances(&consumer);
+        let claiming: Vec<PartitionId> = self.claims.ids().cloned().collect();
+        for id in &claiming {
+            self.claims.unwant(id);
+        }
+        let held: Vec<PartitionId> = self.held.keys().cloned().collect();
+        if !held.is_empty() {
+            events.push(revoked(held.clone(), true, None));
+        }
+        self.fence(&held);
+        self.shared.partitions.lock().clear();
+        self.is_assigned = false;
+        close_behind(consumer);
+        self.connect();
     }
 
     /// Makes the group share out partitions that are nobody's: this member unsubscribes from their topics and subscribes again. Their other
@@ -233,13 +274,15 @@ impl KafkaSource {
         let mut health = self.shared.health.lock();
         match error {
             ClientError::MessageConsumptionFatal(code) => {
+                if *code == RDKafkaErrorCode::FencedInstanceId {
+                    let message = format!("{hop} has another member with this instance.id: looking who it is");
+                    health.trouble(&hop, &message, Instant::now());
+                    self.shared.is_fenced.store(true, Ordering::Release);
+                    return;
+                }
                 let detail = self.consumer.as_ref().and_then(|consumer| consumer.client().fatal_error());
                 let detail = detail.map_or_else(String::new, |(_, text)| format!(" ({text})"));
-                let advice = match code {
-                    RDKafkaErrorCode::FencedInstanceId => ": another process runs with the same instance.id",
-                    _ => "",
-                };
-                health.fatal(format!("{hop}: {code}{detail}{advice}"));
+                health.fatal(format!("{hop}: {code}{detail}"));
             }
             ClientError::MessageConsumption(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 health.trouble(
@@ -419,6 +462,19 @@ impl KafkaSource {
     }
 }
 
+/// Closes a consumer on a thread of its own: leaving may wait for brokers that do not answer. *Returns* what tells when it is done.
+fn close_behind(consumer: Arc<BaseConsumer<Context>>) -> Receiver<()> {
+    let (closed, is_closed) = sync_channel(1);
+    let closing = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || {
+        drop(consumer);
+        let _nobody_waits = closed.send(());
+    });
+    if let Err(error) = closing {
+        tracing::warn!(%error, "no thread could be started to leave the consumer group");
+    }
+    is_closed
+}
+
 /// Splits off a partition's queue, and adds the partition to those to be fetched.
 fn split(
     consumer: &Arc<BaseConsumer<Context>>,
@@ -490,13 +546,8 @@ impl LogSource for KafkaSource {
         let Some(consumer) = self.consumer.take() else { return };
         self.answer_rebalances(&consumer);
         self.held.drain().for_each(|(_, slot)| drop(slot.lock().take()));
-        // Leaving may wait for brokers that do not answer; a process that ends must not.
-        let (closed, is_closed) = sync_channel(1);
-        let closing = std::thread::Builder::new().name("kafka-close".to_owned()).spawn(move || {
-            drop(consumer);
-            let _nobody_waits = closed.send(());
-        });
-        if closing.is_ok() && is_closed.recv_timeout(CLOSE_WITHIN).is_err() {
+        // A process that ends must not wait for brokers that do not answer.
+        if close_behind(consumer).recv_timeout(CLOSE_WITHIN) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the consumer group was not left in time; the brokers will notice by themselves");
         }
     }

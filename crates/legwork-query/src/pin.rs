@@ -78,6 +78,11 @@ impl QueryPin {
         cell.get_or_try_init(|| async { Ok(history.pin(table).await?.map(Arc::new)) }).await.cloned()
     }
 
+    /// The next who asks for the query's version of `table` gets a newer one.
+    pub(crate) fn forget_pinned(&self, table: &str) {
+        self.lake.lock().remove(table);
+    }
+
     /// Waits for lanes of `table` that are on their way, within the query's patience. Before the lake is pinned: lanes keep what it has taken
     /// since then for a while only.
     pub(crate) async fn wait(&self, live: &dyn LiveTables, table: &str) {

@@ -8,8 +8,8 @@ use legwork_operators::{Need, Operator, operator_for};
 use legwork_state::Head;
 use legwork_types::time::LaneClock;
 use legwork_types::{
-    BatchSnapshot, EventBatch, Kind, LaneId, LaneState, LaneStatus, Lookup, Reject, RejectReason, StateEntry,
-    StateError, Table, TableSnapshot, Verdict, Verdicts,
+    EventBatch, Kind, LaneId, LaneState, LaneStatus, Lookup, Reject, RejectReason, StateEntry, StateError, Table,
+    TableSnapshot, Verdict, Verdicts,
 };
 
 use crate::delivery::{Delivery, Part, Taken, TakenRows};
@@ -346,7 +346,7 @@ impl Lane {
     }
 
     /// Hands over everything since the checkpoint before, with the head of this one but for what only the caller knows. It is settled.
-    pub(crate) fn take(&mut self, head: Head) -> (Head, Taken) {
+    pub(crate) fn take(&mut self, head: Head, delivery: &Delivery) -> (Head, Taken) {
         let number = self.clock.revision;
         let mut taken = Taken { changes: self.operator.checkpoint(&self.clock), logs: Vec::new() };
         for (table, log) in [(Table::RejectedEvents, &mut self.rejected), (Table::LateEvents, &mut self.late)] {
@@ -354,13 +354,10 @@ impl Lane {
             let snapshot = log.snapshot();
             let batches = (0..snapshot.n_chunks()).map(|idx| rows::versions(table, &snapshot.chunk(idx, None), number));
             let batches: Vec<RecordBatch> = batches.collect();
-            let shown = Arc::new(BatchSnapshot::new(table.version_schema(), batches.clone()));
-            let parts = vec![Part::new(number, shown)];
+            let parts = batches.iter().map(|batch| Part::of_batch(number, batch.clone(), &delivery.held)).collect();
             taken.logs.push(TakenRows { table: table.name().to_owned(), stored: batches, parts });
         }
-        if let Some(delivery) = self.config.delivery.clone() {
-            self.encode_events(&delivery, delivery.encoded_rows_min);
-        }
+        self.encode_events(delivery, delivery.encoded_rows_min);
         if let Some(log) = &mut self.events {
             let empty = EventLog::new(self.kind, self.topic.clone(), self.partition, self.space.clone());
             let log = std::mem::replace(log, empty);
@@ -403,9 +400,14 @@ impl Lane {
         }
     }
 
-    /// Rows in its logs since the last checkpoint.
-    pub(crate) fn n_log_rows(&self) -> usize {
-        self.events.as_ref().map_or(0, EventLog::n_rows) + self.rejected.n_rows() + self.late.n_rows()
+    /// Raw events kept since the last checkpoint.
+    pub(crate) fn n_events(&self) -> usize {
+        self.events.as_ref().map_or(0, EventLog::n_rows)
+    }
+
+    /// Rejects and late events since the last checkpoint.
+    pub(crate) fn n_logged(&self) -> usize {
+        self.rejected.n_rows() + self.late.n_rows()
     }
 
     /// Shows how many rows wait for the lake.

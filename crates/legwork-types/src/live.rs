@@ -45,13 +45,16 @@ pub struct MissingLane {
 }
 
 /// Rows of one lane that the lake may not hold yet, each with the number of the checkpoint that it belongs to. The lane keeps them until a
-/// version of the lake holds them, and a while longer for queries that pinned an older one.
+/// version of the lake holds them, and a while longer, if there is room, for queries that pinned an older one.
 #[derive(Clone, Debug)]
 pub struct FreshRows {
     /// Lane.
     pub lane: LaneId,
     /// *Shape:* [`crate::Table::version_schema`], of several versions of a row the largest `revision` counts; events as their table has them.
     pub rows: Vec<(u32, RecordBatch)>,
+    /// All rows that a version of the lake lacks whose transaction number of this lane is at least this one. A query that pinned an older
+    /// version pins again.
+    pub after: u32,
 }
 
 /// Why live rows cannot be had.

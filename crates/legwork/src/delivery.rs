@@ -22,12 +22,12 @@ use crate::upkeep::lake_config;
 
 /// The store's address that stands for none: state and tables live in memory and are rebuilt from the topics after a restart.
 pub(crate) const MEMORY: &str = "memory:";
-/// Rows of a lane that wait for the lake before it is not left waiting for `lake.commit_every`.
-const WAITING_ROWS_MAX: usize = 4_000_000;
+/// Rows that wait for the lake, over all lanes.
+const WAITING_BYTES_MAX: usize = 384 << 20;
+/// Rejects and late events of a lane that a checkpoint is made for before its time.
+const LOGGED_ROWS_MAX: usize = 500_000;
 /// Fewer raw events in a checkpoint than this make no file of their own: its footer would weigh more than they do.
 const ENCODED_ROWS_MIN: usize = 8_192;
-/// Encoded events that wait for the lake, over all lanes.
-const ENCODED_BYTES_MAX: usize = 256 << 20;
 
 /// Where a service keeps what it must not lose.
 #[derive(Clone, Debug)]
@@ -67,9 +67,9 @@ impl Kept {
             checkpoint_every: config.store.checkpoint_every.duration().max(Duration::from_millis(100)),
             commit_every: config.lake.commit_every.duration().max(Duration::from_millis(100)),
             open_rows_every: config.lake.open_rows_every.duration(),
-            waiting_rows_max: WAITING_ROWS_MAX,
+            waiting_bytes_max: WAITING_BYTES_MAX,
+            logged_rows_max: LOGGED_ROWS_MAX,
             encoded_rows_min: ENCODED_ROWS_MIN,
-            encoded_bytes_max: ENCODED_BYTES_MAX,
             runtime: tokio::runtime::Handle::current(),
         })
     }

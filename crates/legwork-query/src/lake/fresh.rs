@@ -38,7 +38,7 @@ impl Fresh {
     /// Of rows whose day is that of `time_column`.
     pub(super) fn of_versions(lanes: Vec<FreshRows>, time_column: &str) -> Result<Fresh> {
         let mut fresh = Fresh::default();
-        for FreshRows { lane, rows } in lanes {
+        for FreshRows { lane, rows, .. } in lanes {
             let lane: Arc<str> = lane.to_string().into();
             for (_, rows) in rows {
                 fresh.add(lane.clone(), rows, time_column)?;

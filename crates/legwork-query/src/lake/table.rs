@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -17,11 +18,12 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableProviderFilterPush
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use legwork_types::{LiveTables, Table};
+use legwork_types::{FreshRows, LiveTables, Table};
+use tokio::time::Instant;
 
 use super::days::DaySet;
 use super::fresh::{DAY, Fresh, LANE};
-use super::history::{History, PinnedTable};
+use super::history::{History, HistoryError, PinnedTable};
 use super::implied;
 use super::newest::Layout;
 use super::resolve::{Group, ResolveExec};
@@ -35,6 +37,9 @@ const GROUPS_MAX: u64 = 32;
 const PARTITIONS_MAX: usize = 8;
 /// Bytes that resolving holds of a version, beside the columns of the result: its identity, a place in a hash table, its revision.
 const VERSION_BYTES: usize = 96;
+/// A version of the lake that lacks what lanes have let go of is pinned anew after this, for so long.
+const PIN_AGAIN_AFTER: Duration = Duration::from_millis(20);
+const PIN_AGAIN_MAX: Duration = Duration::from_secs(3);
 
 /// What the rows of a table of the lake are.
 #[derive(Clone, Copy, Debug)]
@@ -76,10 +81,22 @@ impl LakeTable {
     /// Pins the lake first, then asks the lanes: what reaches the lake in between is seen in the lanes, and newest wins.
     async fn make_view(&self, pin: &QueryPin) -> Result<View> {
         pin.wait(self.live.as_ref(), self.name).await;
-        let pinned = pin.pinned(self.history.as_ref(), self.name).await;
-        let pinned = pinned.map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let fresh = pin.found(self.live.fresh(self.name).await);
-        let fresh = fresh.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let external = |error: HistoryError| DataFusionError::External(Box::new(error));
+        let until = Instant::now() + PIN_AGAIN_MAX;
+        let (pinned, fresh) = loop {
+            let pinned = pin.pinned(self.history.as_ref(), self.name).await.map_err(external)?;
+            let fresh = self.live.fresh(self.name).await;
+            if fresh.as_ref().is_ok_and(|answer| lacks_nothing(pinned.as_deref(), &answer.found)) || fresh.is_err() {
+                break (pinned, fresh);
+            }
+            if Instant::now() >= until {
+                let detail = "it lacks rows that lanes know to be there".to_owned();
+                return Err(external(HistoryError::Unavailable { table: self.name.to_owned(), detail }));
+            }
+            pin.forget_pinned(self.name);
+            tokio::time::sleep(PIN_AGAIN_AFTER).await;
+        };
+        let fresh = pin.found(fresh).map_err(|error| DataFusionError::External(Box::new(error)))?;
         let fresh = match (self.contents, &pinned) {
             (Contents::Events, Some(pinned)) => Fresh::of_events(fresh, &pinned.through, self.time_column)?,
             _ => Fresh::of_versions(fresh, self.time_column)?,
@@ -175,6 +192,12 @@ impl LakeTable {
         }
         Ok(parts)
     }
+}
+
+/// Whether what lanes have let go of is in the lake as it was pinned.
+fn lacks_nothing(pinned: Option<&PinnedTable>, lanes: &[FreshRows]) -> bool {
+    let through = |lane| pinned.and_then(|pinned| pinned.through.get(lane).copied()).unwrap_or(0);
+    lanes.iter().all(|fresh| through(&fresh.lane) >= fresh.after)
 }
 
 /// What a query wants of a table.

@@ -1,10 +1,13 @@
 //! Live and lake: what is read, when, and what is said when it cannot be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Date32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use legwork_types::{FreshFuture, FreshRows, LiveTables, Lookup, SnapshotFuture, Table};
 use serde_json::json;
 
@@ -12,7 +15,7 @@ use super::fake::{Fake, batch, schema_of};
 use super::lake_model::{DAY_0, DayTable, MemoryLake, Version, fresh, lane};
 use super::options;
 use super::sql::{rows_of, table_of};
-use crate::{Engine, ErrorKind, HistoryError, QueryError, QueryOptions, SqlEngine};
+use crate::{Engine, ErrorKind, History, HistoryError, PinnedTable, QueryError, QueryOptions, SqlEngine};
 
 fn version(day: i32, key: i64, revision: u32, value: i64) -> Version {
     Version { lane: 0, revision, day, key, is_deleted: false, value }
@@ -163,6 +166,40 @@ async fn a_version_is_pinned_once_and_before_the_lanes_are_asked() {
     assert_eq!(history.pins.lock().iter().filter(|table| *table == "device_movement").count(), 1);
 }
 
+/// A lake whose first pins are of a version from before a lane's commit.
+#[derive(Debug)]
+struct Behind {
+    lake: Arc<MemoryLake>,
+    n_behind: AtomicUsize,
+}
+
+impl History for Behind {
+    fn pin<'a>(&'a self, table: &'a str) -> BoxFuture<'a, Result<Option<PinnedTable>, HistoryError>> {
+        async move {
+            let is_behind =
+                self.n_behind.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok();
+            let through = HashMap::from([(lane(0), if is_behind { 4 } else { 5 })]);
+            Ok(self.lake.pin(table).await?.map(|pinned| PinnedTable { through, ..pinned }))
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_lacks_what_lanes_have_let_go_of_is_pinned_again() {
+    let behind = |n_behind: usize| {
+        let (lake, mut lanes) = movement();
+        lanes.fresh.get_mut("device_movement").unwrap()[0].after = 5;
+        let history = Arc::new(Behind { lake, n_behind: AtomicUsize::new(n_behind) });
+        SqlEngine::with_history(Arc::new(lanes), history, options()).unwrap()
+    };
+    let sql = "SELECT sum(distance_m) FROM device_movement";
+    assert_eq!(table_of(behind(3).session().as_ref(), sql).await, "11.0");
+    let error = failure(&behind(usize::MAX / 2), sql).await;
+    assert_eq!(error.kind, ErrorKind::Retry, "{error}");
+    assert!(error.to_string().contains("lacks rows that lanes know to be there"), "{error}");
+}
+
 #[tokio::test]
 async fn versions_of_the_lake_can_be_asked_for() {
     let (history, lanes) = movement();
@@ -250,9 +287,13 @@ async fn events_are_read_once_while_a_commit_is_under_way() {
     let history = Arc::new(MemoryLake { tables, ..MemoryLake::default() });
     let mut lanes = Fake::default();
     let held = vec![
-        FreshRows { lane: lane(0), rows: vec![(1, ping(26, "a1")), (2, ping(27, "a2")), (3, ping(27, "a3"))] },
-        FreshRows { lane: lane(1), rows: vec![(2, ping(28, "b2"))] },
-        FreshRows { lane: lane(2), rows: vec![(1, ping(27, "c1"))] },
+        FreshRows {
+            lane: lane(0),
+            rows: vec![(1, ping(26, "a1")), (2, ping(27, "a2")), (3, ping(27, "a3"))],
+            after: 0,
+        },
+        FreshRows { lane: lane(1), rows: vec![(2, ping(28, "b2"))], after: 0 },
+        FreshRows { lane: lane(2), rows: vec![(1, ping(27, "c1"))], after: 0 },
     ];
     lanes.fresh.insert("gps_pings".to_owned(), held);
     let engine = engine(&history, lanes);

@@ -122,6 +122,7 @@ pub(super) fn fresh(table: Table, versions: &[Version]) -> Vec<FreshRows> {
     let schema = table.version_schema();
     let fresh = lanes.into_iter().map(|(number, checkpoints)| FreshRows {
         lane: lane(number),
+        after: 0,
         rows: checkpoints.into_iter().map(|(number, written)| (number, rows(table, &schema, &written))).collect(),
     });
     fresh.collect()

@@ -13,35 +13,43 @@ use parquet::errors::ParquetError;
 
 use super::recover::conform;
 
-/// Bytes of all files that wait for the lake, or have just reached it.
+/// Bytes of all rows that wait for the lake, or have just reached it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HeldBytes(Arc<AtomicUsize>);
+
+/// Some of them, as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Held {
+    n_bytes: usize,
+    total: HeldBytes,
+}
 
 impl HeldBytes {
     /// How many.
     pub(crate) fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Counts so many more.
+    pub(crate) fn hold(&self, n_bytes: usize) -> Held {
+        self.0.fetch_add(n_bytes, Ordering::Relaxed);
+        Held { n_bytes, total: self.clone() }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.total.0.fetch_sub(self.n_bytes, Ordering::Relaxed);
+    }
 }
 
 /// Rows of a table as a Parquet file, read when they are asked for. A chunk is a row group.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedRows {
-    file: Arc<File>,
+    bytes: Bytes,
     metadata: ArrowReaderMetadata,
     schema: SchemaRef,
-}
-
-#[derive(Debug)]
-struct File {
-    bytes: Bytes,
-    held: HeldBytes,
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        self.held.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
-    }
+    _held: Arc<Held>,
 }
 
 impl EncodedRows {
@@ -50,13 +58,13 @@ impl EncodedRows {
     /// *Errors:* it is no Parquet file.
     pub(crate) fn open(bytes: Bytes, schema: SchemaRef, held: &HeldBytes) -> Result<EncodedRows, ParquetError> {
         let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())?;
-        held.0.fetch_add(bytes.len(), Ordering::Relaxed);
-        Ok(EncodedRows { file: Arc::new(File { bytes, held: held.clone() }), metadata, schema })
+        let held = Arc::new(held.hold(bytes.len()));
+        Ok(EncodedRows { bytes, metadata, schema, _held: held })
     }
 
     /// The file.
     pub(crate) fn bytes(&self) -> &Bytes {
-        &self.file.bytes
+        &self.bytes
     }
 
     fn read(&self, group_idx: usize, schema: &SchemaRef) -> Result<RecordBatch, ParquetError> {

@@ -99,24 +99,20 @@ impl Keeper {
         next_offset != self.head.next_offset || self.settled.is_some()
     }
 
-    /// Whether so many rows have come since the last checkpoint that the next one should not be left waiting.
-    pub(crate) fn is_crowded(&self, n_rows: usize) -> bool {
-        n_rows > self.delivery.waiting_rows_max / 2
-            || (n_rows > self.delivery.encoded_rows_min
-                && self.delivery.held.get() > self.delivery.encoded_bytes_max / 2)
+    /// Whether the next checkpoint should not be left waiting. `n_events`, `n_logged`: raw events, rejects and late events since the last one.
+    pub(crate) fn is_crowded(&self, n_events: usize, n_logged: usize) -> bool {
+        let delivery = &self.delivery;
+        n_logged > delivery.logged_rows_max || (n_events > delivery.encoded_rows_min && delivery.is_tight())
     }
 
     /// Whether reading should wait until the lake has taken some of the rows.
     pub(crate) fn is_full(&self) -> bool {
-        self.pending.n_rows() > 2 * self.delivery.waiting_rows_max
-            || self.delivery.held.get() > self.delivery.encoded_bytes_max
+        self.delivery.held.get() > self.delivery.waiting_bytes_max
     }
 
     /// Whether the lake should not be left waiting.
     pub(crate) fn is_heavy(&self) -> bool {
-        let n_rows = self.pending.n_rows();
-        n_rows > self.delivery.waiting_rows_max
-            || (n_rows > 0 && self.delivery.held.get() > self.delivery.encoded_bytes_max / 2)
+        self.delivery.is_tight() && self.pending.n_rows() > 0
     }
 
     /// Starts making a checkpoint durable. `before` is waited for first, and says whether it may be made at all; `wake` is called when the
@@ -133,7 +129,7 @@ impl Keeper {
         let number = head.number;
         let Taken { changes, logs } = taken;
         for (table, rows) in &changes.rows {
-            self.pending.add(table.name(), Part::of_batch(number, rows.clone()));
+            self.pending.add(table.name(), Part::of_batch(number, rows.clone(), &self.delivery.held));
         }
         let of_batch =
             |(table, rows): (Table, RecordBatch)| (table.name().to_owned(), StoredRows::of_batches(vec![rows]));
@@ -194,6 +190,17 @@ impl Keeper {
         outcome?;
         self.head = head;
         Ok(Some(Durable { number: self.head.number, took: now.duration_since(since) }))
+    }
+
+    /// The lake holds rows of a table through a number, but for `carried`; see [`Pending::cover`].
+    pub(crate) fn cover(&mut self, table: &str, numbered: (u32, bool), carried: Option<RecordBatch>, now: Instant) {
+        let carried = carried.map(|rows| Part::of_batch(numbered.0, rows, &self.delivery.held));
+        self.pending.cover(table, numbered, carried, now);
+    }
+
+    /// Lets go of rows that the lake holds.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        self.pending.expire(now, self.delivery.is_tight());
     }
 
     /// A table of the lake has this transaction number of the lane.

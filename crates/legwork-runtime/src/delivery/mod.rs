@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use crate::{ClaimPartition, StartAt};
 
 pub(crate) use commit::{Covered, LanePending, Outcome, commit};
-pub(crate) use encoded::{EncodedRows, HeldBytes};
+pub(crate) use encoded::{EncodedRows, Held, HeldBytes};
 pub(crate) use keeper::{Durable, Keeper, Taken, TakenRows};
 pub(crate) use pending::{Part, Pending};
 pub(crate) use recover::{Recovered, Refused, recover};
@@ -105,14 +105,14 @@ pub struct DeliveryOptions {
     pub commit_every: Duration,
     /// How often open rows go into the lake, too.
     pub open_rows_every: Duration,
-    /// With so many rows waiting in a lane, the lake is not left waiting for [`DeliveryOptions::commit_every`]; with twice as many the
-    /// lane reads no further.
-    pub waiting_rows_max: usize,
+    /// With so many bytes of rows waiting in all lanes together, they read no further. With half as many, checkpoints are made and the lake
+    /// takes them without waiting for their time.
+    pub waiting_bytes_max: usize,
+    /// With so many rejects and late events since the last checkpoint, a lane does not wait for the time of the next one.
+    pub logged_rows_max: usize,
     /// So many raw events are encoded as Parquet when a checkpoint takes them, and eight times as many without waiting for one; fewer are
     /// encoded when the lake takes them.
     pub encoded_rows_min: usize,
-    /// With so many bytes of encoded rows waiting in all lanes together, they read no further.
-    pub encoded_bytes_max: usize,
     /// Runs what waits for stores.
     pub runtime: tokio::runtime::Handle,
 }
@@ -130,7 +130,7 @@ pub struct Delivery {
     known: tokio::sync::Mutex<Option<Listed>>,
     /// Held while rows go into the lake: of two rounds at once one would find itself outrun. The end of the pipeline holds it for good.
     pub(crate) round: tokio::sync::Mutex<()>,
-    /// Encoded rows of all lanes.
+    /// Rows of all lanes that wait for the lake.
     pub(crate) held: HeldBytes,
 }
 
@@ -183,6 +183,11 @@ impl Delivery {
         let lanes: Arc<[_]> = self.store.lanes().await?.into();
         *known = Some((Instant::now(), lanes.clone()));
         Ok(lanes)
+    }
+
+    /// Whether little room is left for rows that wait for the lake.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.held.get() > self.waiting_bytes_max / 2
     }
 
     /// What was claimed for a lane before its reader came.

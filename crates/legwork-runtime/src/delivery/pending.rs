@@ -12,7 +12,7 @@ use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use legwork_types::{BatchSnapshot, TableSnapshot};
 
-use super::EncodedRows;
+use super::{EncodedRows, Held, HeldBytes};
 
 /// How long rows are kept that a version of the lake holds: for queries that pinned the version before it.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
@@ -24,19 +24,22 @@ pub(crate) struct Part {
     pub(crate) rows: Arc<dyn TableSnapshot>,
     /// The same rows as the lake can take them.
     pub(crate) file: Option<Bytes>,
+    _held: Option<Arc<Held>>,
 }
 
 impl Part {
-    pub(crate) fn of_batch(number: u32, batch: RecordBatch) -> Part {
-        Part::new(number, Arc::new(BatchSnapshot::new(batch.schema(), vec![batch])))
+    pub(crate) fn of_batch(number: u32, batch: RecordBatch, held: &HeldBytes) -> Part {
+        let held = Arc::new(held.hold(batch.get_array_memory_size()));
+        let rows = Arc::new(BatchSnapshot::new(batch.schema(), vec![batch]));
+        Part { number, rows, file: None, _held: Some(held) }
     }
 
     pub(crate) fn new(number: u32, rows: Arc<dyn TableSnapshot>) -> Part {
-        Part { number, rows, file: None }
+        Part { number, rows, file: None, _held: None }
     }
 
     pub(crate) fn of_file(number: u32, rows: EncodedRows) -> Part {
-        Part { number, file: Some(rows.bytes().clone()), rows: Arc::new(rows) }
+        Part { number, file: Some(rows.bytes().clone()), rows: Arc::new(rows), _held: None }
     }
 
     /// All rows, chunk by chunk.
@@ -51,8 +54,12 @@ struct PendingTable {
     carried: Option<Part>,
     /// By number.
     parts: Vec<Part>,
-    /// What the lake holds since then.
-    covered: Vec<(Instant, Part)>,
+    /// What the lake holds since then, in versions with at least this transaction number.
+    covered: Vec<(Instant, u32, Part)>,
+    /// The newest transaction number in the lake.
+    in_lake: u32,
+    /// Of what has been let go: versions of the lake with a smaller number lack some of it.
+    after: u32,
 }
 
 /// Rows of a lane that the lake does not hold yet, by table.
@@ -87,27 +94,54 @@ impl Pending {
         self.tables.iter().filter_map(table).collect()
     }
 
-    /// The lake holds what [`Pending::until`] gave of a table, but for `carried`.
-    pub(crate) fn cover(&mut self, table: &str, through: u32, carried: Option<RecordBatch>, now: Instant) {
+    /// The lake held rows through this number when the lane was claimed: those are not here.
+    pub(crate) fn begin_after(&mut self, table: &str, number: u32) {
+        let table = self.tables.entry(table.to_owned()).or_default();
+        (table.in_lake, table.after) = (number, number);
+    }
+
+    /// The lake holds what [`Pending::until`] gave of a table, but for `carried`. `is_numbered`: its transaction number says so.
+    pub(crate) fn cover(
+        &mut self,
+        table: &str,
+        (through, is_numbered): (u32, bool),
+        carried: Option<Part>,
+        now: Instant,
+    ) {
         let Some(table) = self.tables.get_mut(table) else { return };
+        if is_numbered {
+            table.in_lake = through;
+        }
         let (covered, parts) = std::mem::take(&mut table.parts).into_iter().partition(|part| part.number <= through);
         let covered: Vec<Part> = covered;
         table.parts = parts;
-        table.covered.extend(table.carried.take().into_iter().chain(covered).map(|part| (now, part)));
-        table.carried = carried.filter(|rows| rows.num_rows() > 0).map(|rows| Part::of_batch(through, rows));
+        let covered = table.carried.take().into_iter().chain(covered);
+        table.covered.extend(covered.map(|part| (now, table.in_lake, part)));
+        table.carried = carried.filter(|part| part.rows.n_rows() > 0);
     }
 
-    /// Lets go of what the lake has held for long enough.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        for table in self.tables.values_mut() {
-            table.covered.retain(|(since, _)| now.duration_since(*since) < GRACE);
+    /// Lets go of what the lake has held for long enough; of all that it holds, if room is tight.
+    pub(crate) fn expire(&mut self, now: Instant, is_tight: bool) {
+        for PendingTable { covered, after, .. } in self.tables.values_mut() {
+            covered.retain(|(since, number, _)| {
+                let is_kept = !is_tight && now.duration_since(*since) < GRACE;
+                if !is_kept {
+                    *after = (*after).max(*number);
+                }
+                is_kept
+            });
         }
+    }
+
+    /// [`legwork_types::FreshRows::after`] of a table.
+    pub(crate) fn after(&self, table: &str) -> u32 {
+        self.tables.get(table).map_or(0, |table| table.after)
     }
 
     /// All rows that a query may miss in the lake.
     pub(crate) fn fresh(&self, table: &str) -> Vec<Part> {
         let Some(table) = self.tables.get(table) else { return Vec::new() };
-        let covered = table.covered.iter().map(|(_, part)| part);
+        let covered = table.covered.iter().map(|(_, _, part)| part);
         covered.chain(&table.carried).chain(&table.parts).cloned().collect()
     }
 
@@ -194,7 +228,7 @@ mod tests {
     }
 
     fn part(number: u32) -> Part {
-        Part::of_batch(number, batch("n", &[number]))
+        Part::of_batch(number, batch("n", &[number]), &HeldBytes::default())
     }
 
     fn numbers(parts: &[Part]) -> Vec<u32> {
@@ -206,16 +240,22 @@ mod tests {
         let (mut pending, now) = (Pending::default(), Instant::now());
         (1..=3).for_each(|number| pending.add("t", part(number)));
         assert_eq!(numbers(&pending.until(2, false)[0].1), [1, 2]);
-        pending.cover("t", 2, Some(batch("n", &[1])), now);
-        assert_eq!((numbers(&pending.fresh("t")), pending.n_rows()), (vec![1, 2, 2, 3], 1));
-        pending.expire(now + GRACE);
-        assert_eq!(numbers(&pending.fresh("t")), [2, 3]);
+        pending.cover("t", (2, true), Some(part(2)), now);
+        pending.expire(now, false);
+        assert_eq!((numbers(&pending.fresh("t")), pending.n_rows(), pending.after("t")), (vec![1, 2, 2, 3], 1, 0));
+        pending.expire(now + GRACE, false);
+        assert_eq!((numbers(&pending.fresh("t")), pending.after("t")), (vec![2, 3], 2));
         assert_eq!(numbers(&pending.until(3, false)[0].1), [2, 3]);
-        pending.cover("t", 3, Some(batch("n", &[1])), now);
+        pending.cover("t", (3, true), Some(part(3)), now);
+        pending.expire(now, true);
+        assert_eq!((numbers(&pending.fresh("t")), pending.after("t")), (vec![3], 3));
         assert!(pending.until(3, false).is_empty());
         assert_eq!(numbers(&pending.until(3, true)[0].1), [3]);
-        pending.cover("t", 3, None, now);
-        pending.expire(now + GRACE);
+        pending.cover("t", (4, false), Some(part(4)), now);
+        pending.expire(now, true);
+        assert_eq!(pending.after("t"), 3, "the lake's number is still 3");
+        pending.cover("t", (5, true), None, now);
+        pending.expire(now + GRACE, false);
         assert!(pending.fresh("t").is_empty() && pending.carried().next().is_none());
     }
 

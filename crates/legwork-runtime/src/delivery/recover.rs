@@ -134,6 +134,11 @@ fn pending_rows(
     held: &HeldBytes,
 ) -> Result<Pending, arrow::error::ArrowError> {
     let mut pending = Pending::default();
+    for (table, seen) in in_lake {
+        if let TableSeen::Through(number) = seen {
+            pending.begin_after(table, *number);
+        }
+    }
     let mut left_out: BTreeMap<Table, Vec<RecordBatch>> = BTreeMap::new();
     let seen = |table: &str| in_lake.get(table).copied().unwrap_or(TableSeen::Missing);
     for PendingRows { number, table: name, rows } in stored {
@@ -144,7 +149,7 @@ fn pending_rows(
                 let schema = table.version_schema();
                 let batches = batches.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
                 if is_missing {
-                    batches.into_iter().for_each(|batch| pending.add(&name, Part::of_batch(number, batch)));
+                    batches.into_iter().for_each(|batch| pending.add(&name, Part::of_batch(number, batch, held)));
                 } else {
                     left_out.entry(table).or_default().extend(batches);
                 }
@@ -160,7 +165,7 @@ fn pending_rows(
     }
     for (table, versions) in left_out {
         let (_, open) = split_open(table, &newest(table, &versions));
-        pending.carry(table.name(), Part::of_batch(lake_through, open));
+        pending.carry(table.name(), Part::of_batch(lake_through, open, held));
     }
     Ok(pending)
 }

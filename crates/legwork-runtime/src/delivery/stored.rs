@@ -95,7 +95,8 @@ fn fresh_rows(lane: &LaneId, pending: Vec<PendingRows>) -> Result<BTreeMap<Strin
             // A newer binary's: its rows are nothing that this one can show, nor that its lake tables hold.
             (None, None) => continue,
         };
-        let of_table = fresh.entry(name).or_insert_with(|| FreshRows { lane: lane.clone(), rows: Vec::new() });
+        let of_table =
+            fresh.entry(name).or_insert_with(|| FreshRows { lane: lane.clone(), rows: Vec::new(), after: 0 });
         of_table.rows.extend(batches.into_iter().map(|batch| (number, batch)));
     }
     Ok(fresh)

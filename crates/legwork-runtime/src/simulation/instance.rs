@@ -78,9 +78,9 @@ impl Instance {
             checkpoint_every: Duration::from_secs(5),
             commit_every: Duration::from_secs(20),
             open_rows_every: Duration::from_secs(60),
-            waiting_rows_max: 300,
+            waiting_bytes_max: 150 << 10,
+            logged_rows_max: 150,
             encoded_rows_min: 20,
-            encoded_bytes_max: 1 << 20,
             runtime: runtime.handle().clone(),
         });
         Instance { runtime, delivery, dice: dice.clone(), lake: lake.clone(), lanes: BTreeMap::new(), committing: None }

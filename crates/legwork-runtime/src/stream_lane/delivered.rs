@@ -118,7 +118,7 @@ impl StreamLane {
                 matches!(self.claim, Claim::Held(_))
             }
             Claim::Held(keeper) => {
-                keeper.pending.expire(now);
+                keeper.expire(now);
                 if self.unconfirmed.as_ref().is_some_and(|(since, _)| self.reader.confirm_topic(*since))
                     && let Some((_, confirm)) = self.unconfirmed.take()
                 {
@@ -201,8 +201,8 @@ impl StreamLane {
 
     fn checkpoint_if_due(&mut self, now: Instant) {
         let Claim::Held(keeper) = &self.claim else { return };
-        if keeper.is_due(now, self.next_offset) || (keeper.is_crowded(self.lane.n_log_rows()) && !keeper.is_in_flight())
-        {
+        let is_crowded = || keeper.is_crowded(self.lane.n_events(), self.lane.n_logged());
+        if keeper.is_due(now, self.next_offset) || (is_crowded() && !keeper.is_in_flight()) {
             self.checkpoint(now);
         }
     }
@@ -214,7 +214,7 @@ impl StreamLane {
             return self.lose(&error, now);
         }
         let topic_id = self.reader.topic_id();
-        let Claim::Held(keeper) = &mut self.claim else { return };
+        let (Claim::Held(keeper), Some(delivery)) = (&mut self.claim, &self.config.delivery) else { return };
         let head = Head {
             topic_id: topic_id.or_else(|| keeper.head().topic_id.clone()),
             next_offset: self.next_offset,
@@ -222,7 +222,7 @@ impl StreamLane {
             settings: settings(self.lane.kind, &self.config.operators),
             ..Head::default()
         };
-        let (head, taken) = self.lane.take(head);
+        let (head, taken) = self.lane.take(head, delivery);
         let letters = self.config.dead_letters.as_ref().map(|letters| letters.flushed());
         // A lane that goes meanwhile drops the sender: then nothing is made durable.
         let (confirm, is_confirmed) = oneshot::channel();
@@ -297,7 +297,8 @@ impl StreamLane {
         if let Some((number, batches)) = self.lane.fresh(table) {
             rows.extend(batches.into_iter().map(|batch| (number, batch)));
         }
-        Ok((!rows.is_empty()).then(|| FreshRows { lane: self.lane.id(), rows }))
+        let after = keeper.pending.after(table);
+        Ok((after > 0 || !rows.is_empty()).then(|| FreshRows { lane: self.lane.id(), rows, after }))
     }
 
     /// Answers a question about one key; none when it is not for this lane's operator.
@@ -329,7 +330,7 @@ impl StreamLane {
         for (table, outcome) in covered.tables {
             match outcome {
                 Outcome::Covered { carried, is_numbered } => {
-                    keeper.pending.cover(&table, through, carried, now);
+                    keeper.cover(&table, (through, is_numbered), carried, now);
                     if is_numbered {
                         keeper.number_table(table, through);
                     }
