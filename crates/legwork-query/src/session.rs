@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::calendars;
 use crate::check::{Checked, check};
 use crate::error;
+use crate::executor;
 use crate::pin::QueryPin;
 use crate::settings::{LegworkSettings, parse_time};
 use crate::sql_engine::Shared;
@@ -189,9 +190,10 @@ impl SqlSession {
                 return Err(QueryError { kind: ErrorKind::Retry, sqlstate: "53300", message });
             }
         };
-        let (batches, permit) = self.plan_on_thread(source, &limits, permit).await?;
+        let executor = executor::handle()?;
+        let (batches, permit) = self.plan_on_thread(source, &limits, permit, executor.clone()).await?;
         let schema = batches.schema();
-        Ok(QueryResult { schema, batches: limited(batches, limits, permit) })
+        Ok(QueryResult { schema, batches: limited(batches, limits, permit, &executor) })
     }
 
     /// Plans on a thread of its own: planning may keep a core busy for longer than the deadline, and it needs a deep stack. The
@@ -201,14 +203,15 @@ impl SqlSession {
         source: Source,
         limits: &Limits,
         permit: OwnedSemaphorePermit,
+        executor: Handle,
     ) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), QueryError> {
         let (state, runtime, live) = (self.query_state(), self.query_runtime(), self.shared.live.clone());
-        let (deadline, handle) = (limits.deadline, Handle::current());
+        let deadline = limits.deadline;
         let (send, receive) = oneshot::channel();
         let thread = std::thread::Builder::new().name("legwork-plan".to_owned()).stack_size(PLANNING_STACK_BYTES);
         let spawned = thread.spawn(move || {
             let planned =
-                handle.block_on(async move { timeout_at(deadline, plan(state, source, runtime, live)).await });
+                executor.block_on(async move { timeout_at(deadline, plan(state, source, runtime, live)).await });
             // A failed send means that the client has gone: all is dropped here, in this order.
             drop(send.send((planned, permit)));
         });

@@ -19,6 +19,7 @@ use crate::catalog::{self, Schemas};
 use crate::check::RECURSION_MAX;
 use crate::clock::Clock;
 use crate::error;
+use crate::executor::YieldingJoins;
 use crate::session::SqlSession;
 use crate::settings::LegworkSettings;
 use crate::{Engine, History, QueryError, QueryOptions, Session, TableInfo, functions, views};
@@ -124,6 +125,7 @@ fn base_state(
         .with_catalog_list(schemas.catalog_list()?)
         .with_table_factories(Default::default())
         .with_file_formats(Vec::new())
+        .with_physical_optimizer_rule(Arc::new(YieldingJoins))
         .build();
     functions::register(&mut state, clock, live, history, options)?;
     Ok(state)
