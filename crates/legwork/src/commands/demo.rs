@@ -100,7 +100,7 @@ fn wipe(data: &Path) -> Result<()> {
 
 fn demo_config(args: &DemoArgs, bootstrap: &str, registry_url: &str, data: &Path) -> Result<Config> {
     let mut overrides = Overrides { set: Vec::new(), ..args.config.overrides() };
-    let mut set = |key: &str, value: &str| overrides.set.push((key.to_owned(), toml::Value::String(value.to_owned())));
+    let mut set = |key: &str, value: &str| overrides.set.push((key.to_owned(), value.to_owned()));
     set("time.now", "event");
     // The embedded broker starts empty each time: offsets and state of an earlier run mean nothing to it.
     set("store.url", crate::delivery::MEMORY);
@@ -110,7 +110,7 @@ fn demo_config(args: &DemoArgs, bootstrap: &str, registry_url: &str, data: &Path
     set("reference.dir", &data.join("reference").display().to_string());
     // What the user sets wins over what suits a demo, but not over what makes it one.
     overrides.set.extend(args.config.overrides().set);
-    let mut set = |key: &str, value: &str| overrides.set.push((key.to_owned(), toml::Value::String(value.to_owned())));
+    let mut set = |key: &str, value: &str| overrides.set.push((key.to_owned(), value.to_owned()));
     set("kafka.bootstrap", bootstrap);
     set("registry.url", registry_url);
     // The embedded broker ends a rebalance only when a session would have timed out.
