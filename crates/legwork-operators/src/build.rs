@@ -3,7 +3,7 @@
 use legwork_types::Kind;
 use legwork_types::time::TimeConfig;
 
-use crate::activity::{Calls, Emails, Meetings, Messages, Tasks};
+use crate::activity::{Calls, Correspondence, Meetings, Tasks};
 use crate::deals::Deals;
 use crate::records::{Facts, Leads, Orders, Reference};
 use crate::track::{Track, TrackConfig};
@@ -28,8 +28,8 @@ pub fn operator_for(kind: Kind, config: &OperatorConfig) -> Box<dyn Operator> {
     match kind {
         Kind::Gps => Box::new(Track::new(*time, *track)),
         Kind::Calls => Box::new(Calls::new(time, dedup)),
-        Kind::Emails => Box::new(Emails::new(time, dedup, *has_store)),
-        Kind::Messages => Box::new(Messages::new(time, dedup, *has_store)),
+        Kind::Emails => Box::new(Correspondence::emails(time, dedup, *has_store)),
+        Kind::Messages => Box::new(Correspondence::messages(time, dedup, *has_store)),
         Kind::Meetings => Box::new(Meetings::new(time, dedup)),
         Kind::Tasks => Box::new(Tasks::new(time, dedup)),
         Kind::CheckIns | Kind::Shifts | Kind::Costs => Box::new(Facts::new(kind, dedup, *has_store)),

@@ -12,6 +12,7 @@ mod clock;
 mod depth;
 mod engine;
 mod error;
+mod executor;
 mod functions;
 mod lake;
 mod notices;

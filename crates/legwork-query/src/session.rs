@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::calendars;
 use crate::check::{Checked, check};
 use crate::error;
+use crate::executor;
 use crate::pin::{Patience, QueryPin};
 use crate::settings::{LegworkSettings, parse_time};
 use crate::sql_engine::Shared;
@@ -192,9 +193,10 @@ impl SqlSession {
         // A query that has waited still has time to be answered.
         let until = Instant::now() + options.lanes_wait.min(limits.deadline.duration_since(Instant::now()) / 2);
         let pin = Arc::new(QueryPin::new(Patience { lanes_wait: options.lanes_wait, until }));
-        let (batches, permit) = self.plan_on_thread(source, &limits, permit, pin.clone()).await?;
+        let executor = executor::handle()?;
+        let (batches, permit) = self.plan_on_thread(source, &limits, permit, (pin.clone(), executor.clone())).await?;
         let schema = batches.schema();
-        Ok(QueryResult { schema, batches: limited(batches, limits, permit), notices: pin.notices() })
+        Ok(QueryResult { schema, batches: limited(batches, limits, permit, &executor), notices: pin.notices() })
     }
 
     /// Plans on a thread of its own: planning may keep a core busy for longer than the deadline, and it needs a deep stack. The
@@ -204,15 +206,15 @@ impl SqlSession {
         source: Source,
         limits: &Limits,
         permit: OwnedSemaphorePermit,
-        pin: Arc<QueryPin>,
+        (pin, executor): (Arc<QueryPin>, Handle),
     ) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), QueryError> {
         let (state, runtime, live) = (self.query_state(pin), self.query_runtime(), self.shared.live.clone());
-        let (deadline, handle) = (limits.deadline, Handle::current());
+        let deadline = limits.deadline;
         let (send, receive) = oneshot::channel();
         let thread = std::thread::Builder::new().name("legwork-plan".to_owned()).stack_size(PLANNING_STACK_BYTES);
         let spawned = thread.spawn(move || {
             let planned =
-                handle.block_on(async move { timeout_at(deadline, plan(state, source, runtime, live)).await });
+                executor.block_on(async move { timeout_at(deadline, plan(state, source, runtime, live)).await });
             // A failed send means that the client has gone: all is dropped here, in this order.
             drop(send.send((planned, permit)));
         });

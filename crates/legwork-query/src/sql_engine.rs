@@ -20,6 +20,7 @@ use crate::catalog::{self, Schemas};
 use crate::check::RECURSION_MAX;
 use crate::clock::Clock;
 use crate::error;
+use crate::executor::YieldingJoins;
 use crate::lake::LocalDays;
 use crate::session::SqlSession;
 use crate::settings::LegworkSettings;
@@ -127,6 +128,7 @@ fn base_state(
         .with_optimizer_rules(optimizer_rules())
         .with_table_factories(Default::default())
         .with_file_formats(Vec::new())
+        .with_physical_optimizer_rule(Arc::new(YieldingJoins))
         .build();
     functions::register(&mut state, clock, live, history, options)?;
     Ok(state)

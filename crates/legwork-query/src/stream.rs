@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch};
+use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::QueryError;
@@ -29,21 +32,38 @@ impl Limits {
 }
 
 struct Running {
-    batches: SendableRecordBatchStream,
+    batches: mpsc::Receiver<Result<RecordBatch, DataFusionError>>,
+    task: JoinHandle<()>,
     limits: Limits,
     n_rows: usize,
     n_bytes: usize,
-    // Returned when the stream is dropped, so that a query counts as running until its client has it all or has gone.
-    _permit: OwnedSemaphorePermit,
 }
 
-/// The rows of `batches` until they end or a limit is reached; an error is the last item. Dropping it frees all that the query holds.
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The rows of `batches` until they end or a limit is reached; an error is the last item. They are computed on `executor`, one batch ahead:
+/// the deadline holds although the computation may not come to an end of its own. Dropping it frees all that the query holds.
 pub(crate) fn limited(
-    batches: SendableRecordBatchStream,
+    mut batches: SendableRecordBatchStream,
     limits: Limits,
     permit: OwnedSemaphorePermit,
+    executor: &Handle,
 ) -> BoxStream<'static, Result<RecordBatch, QueryError>> {
-    let running = Running { batches, limits, n_rows: 0, n_bytes: 0, _permit: permit };
+    let (send, receive) = mpsc::channel(1);
+    let task = executor.spawn(async move {
+        // Returned when this task ends, so that a query counts as running until its client has it all or has gone, and it has stopped.
+        let _permit = permit;
+        while let Some(batch) = batches.next().await {
+            if send.send(batch).await.is_err() {
+                return;
+            }
+        }
+    });
+    let running = Running { batches: receive, task, limits, n_rows: 0, n_bytes: 0 };
     stream::unfold(Some(running), |running| async move {
         let mut running = running?;
         let item = running.next().await?;
@@ -55,9 +75,9 @@ pub(crate) fn limited(
 
 impl Running {
     async fn next(&mut self) -> Option<Result<RecordBatch, QueryError>> {
-        let batch = match timeout_at(self.limits.deadline, self.batches.next()).await {
+        let batch = match timeout_at(self.limits.deadline, self.batches.recv()).await {
             Err(_) => return Some(Err(self.limits.timed_out())),
-            Ok(None) => return None,
+            Ok(None) => return self.end().await,
             Ok(Some(Err(failed))) => return Some(Err(error::of_query(&failed, &[], self.limits.memory_bytes_max))),
             Ok(Some(Ok(batch))) => batch,
         };
@@ -76,6 +96,12 @@ impl Running {
             return Some(Err(error::limit("54000", message)));
         }
         Some(Ok(batch))
+    }
+
+    /// No more rows: all of them are there, or the task broke down.
+    async fn end(&mut self) -> Option<Result<RecordBatch, QueryError>> {
+        let broken = (&mut self.task).await.err()?;
+        Some(Err(error::bug(format!("the query broke down: {broken}"))))
     }
 }
 

@@ -11,6 +11,7 @@ use legwork_types::{
     EventBatch, Kind, LaneId, LaneState, LaneStatus, Lookup, Reject, RejectReason, StateEntry, StateError, Table,
     TableSnapshot, Verdict, Verdicts,
 };
+use prometheus::{IntCounter, IntCounterVec};
 
 use crate::delivery::{Delivery, Part, Taken, TakenRows};
 use crate::event_log::EventLog;
@@ -88,11 +89,31 @@ impl Accounting {
 /// Reads cold state; waits for it.
 pub(crate) type ReadCold<'a> = &'a dyn Fn(Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>, String>;
 
-/// The metrics of a lane with their labels resolved once.
+/// The metrics of a lane with their labels resolved once. So a counter stands at 0 before there is anything to count: a rate over the first
+/// event would be nothing otherwise.
 struct LaneMetrics {
     all: PipelineMetrics,
     partition: String,
-    read: prometheus::IntCounter,
+    read: IntCounter,
+    late: IntCounter,
+    duplicates: IntCounter,
+    misrouted: IntCounter,
+    dropped: IntCounter,
+}
+
+impl LaneMetrics {
+    fn new(all: PipelineMetrics, topic: &str, partition: i32) -> LaneMetrics {
+        let of_topic = |counter: &IntCounterVec| counter.with_label_values(&[topic]);
+        LaneMetrics {
+            partition: partition.to_string(),
+            read: of_topic(&all.events_read),
+            late: of_topic(&all.events_late),
+            duplicates: of_topic(&all.events_duplicate),
+            misrouted: of_topic(&all.events_misrouted),
+            dropped: of_topic(&all.raw_events_dropped),
+            all,
+        }
+    }
 }
 
 /// What a lane is made of.
@@ -111,11 +132,7 @@ impl Lane {
     pub(crate) fn new(spec: &LaneSpec) -> Lane {
         let LaneSpec { kind, topic, partition, past_us_max, config, space, metrics } = spec.clone();
         let keeps_events = !kind.is_reference() && config.raw_events.keeps(kind);
-        let metrics = metrics.map(|all| LaneMetrics {
-            read: all.events_read.with_label_values(&[&*topic]),
-            partition: partition.to_string(),
-            all,
-        });
+        let metrics = metrics.map(|all| LaneMetrics::new(all, &topic, partition));
         Lane {
             kind,
             guard: Guard { future_skew_us_max: config.future_skew_us_max, past_us_max },
@@ -222,16 +239,10 @@ impl Lane {
         if let Some(delivery) = self.config.delivery.clone() {
             self.encode_events(&delivery, 8 * delivery.encoded_rows_min);
         }
-        let Some(metrics) = &mut self.metrics else { return };
-        if n_late > 0 {
-            metrics.all.events_late.with_label_values(&[&*self.topic]).inc_by(n_late);
-        }
-        if n_duplicates > 0 {
-            metrics.all.events_duplicate.with_label_values(&[&*self.topic]).inc_by(n_duplicates);
-        }
-        if n_dropped > 0 {
-            metrics.all.raw_events_dropped.with_label_values(&[&*self.topic]).inc_by(n_dropped);
-        }
+        let Some(metrics) = &self.metrics else { return };
+        metrics.late.inc_by(n_late);
+        metrics.duplicates.inc_by(n_duplicates);
+        metrics.dropped.inc_by(n_dropped);
     }
 
     /// Encodes the events that wait for a checkpoint, if they are so many.
@@ -273,12 +284,9 @@ impl Lane {
 
     /// Counts accepted events whose key belongs to another partition.
     pub(crate) fn count_misrouted(&mut self, n_misrouted: u64) {
-        if n_misrouted == 0 {
-            return;
-        }
         self.accounting.n_misrouted += n_misrouted as i64;
         if let Some(metrics) = &self.metrics {
-            metrics.all.events_misrouted.with_label_values(&[&*self.topic]).inc_by(n_misrouted);
+            metrics.misrouted.inc_by(n_misrouted);
         }
     }
 

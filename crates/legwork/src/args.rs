@@ -32,8 +32,7 @@ pub(crate) struct ConfigArgs {
 
 impl ConfigArgs {
     pub(crate) fn overrides(&self) -> Overrides {
-        let set = self.set.iter().map(|(key, value)| (key.clone(), crate::config::scalar(value))).collect();
-        Overrides { file: self.config.clone(), set }
+        Overrides { file: self.config.clone(), set: self.set.clone() }
     }
 }
 
@@ -104,7 +103,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, default_value_t = 7)]
     pub(crate) seed: u64,
     /// Seconds that pass in a second until the story has reached now.
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 60.0, value_parser = story_speed)]
     pub(crate) speed: f64,
     /// Ends after this time, such as 60s; runs until it is stopped otherwise.
     #[arg(long = "for", value_name = "DURATION")]
@@ -222,7 +221,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, default_value_t = 7)]
     pub(crate) seed: u64,
     /// Seconds that pass in a second until the story has reached now.
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 60.0, value_parser = story_speed)]
     pub(crate) speed: f64,
     /// How long before now the story starts.
     #[arg(long, default_value = "8h")]
@@ -384,6 +383,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         .filter(|(key, _)| !key.is_empty())
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .ok_or_else(|| "expected NAME=VALUE".to_owned())
+}
+
+fn story_speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    (speed.is_finite() && speed > 0.0).then_some(speed).ok_or_else(|| "expected more than 0".to_owned())
 }
 
 fn kind_file(text: &str) -> Result<(Kind, PathBuf), String> {

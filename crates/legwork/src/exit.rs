@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use legwork_codec::files::FileError;
+
 /// The kinds of failure that a caller can tell apart by the exit code.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -23,6 +25,35 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
         Some(Failure::Temporary(_)) => ExitCode::from(75),
         Some(Failure::Config(_)) => ExitCode::from(78),
         None if error.downcast_ref::<crate::config::ConfigError>().is_some() => ExitCode::from(78),
+        None if error.chain().filter_map(|cause| cause.downcast_ref::<FileError>()).any(FileError::is_usage) => {
+            ExitCode::from(2)
+        }
         None => ExitCode::FAILURE,
+    }
+}
+
+/// An error with its causes. Many errors tell their cause themselves: nothing is said twice.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let io = || std::io::Error::other("no such folder");
+        let file = FileError::Io { path: "a.csv".into(), source: io() };
+        assert_eq!(told(&anyhow::Error::new(file)), "cannot read a.csv: no such folder");
+        assert_eq!(told(&anyhow::Error::new(io()).context("opening the lake")), "opening the lake: no such folder");
     }
 }

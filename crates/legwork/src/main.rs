@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("legwork: {error:#}");
+            eprintln!("legwork: {}", exit::told(&error));
             exit::code(&error)
         }
     }

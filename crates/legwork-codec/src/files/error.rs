@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use arrow::datatypes::DataType;
 use legwork_types::Kind;
 
+/// Names of columns are shown up to here.
+const NAMES_CHARS_MAX: usize = 500;
+
 /// A file cannot be read, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -46,7 +49,7 @@ pub enum FileError {
     /// Columns that the kind needs are missing.
     #[error(
         "{} lacks {} for kind {kind}: its columns are {}; name the right ones with --map FIELD=COLUMN",
-        path.display(), missing.join(", "), columns.join(", ")
+        path.display(), missing.join(", "), shown(columns)
     )]
     MissingColumns {
         /// The file.
@@ -108,6 +111,15 @@ impl FileError {
     /// Whether the user asked for something that cannot be (rather than the file or the system failing).
     pub fn is_usage(&self) -> bool {
         !matches!(self, FileError::Io { .. } | FileError::Corrupt { .. })
+    }
+}
+
+/// Names of columns for a person: a file that is no such file may have any bytes for them, and any number.
+fn shown(columns: &[String]) -> String {
+    let escaped = columns.join(", ").escape_debug().to_string();
+    match escaped.char_indices().nth(NAMES_CHARS_MAX) {
+        Some((end, _)) => format!("{} ...", &escaped[..end]),
+        None => escaped,
     }
 }
 

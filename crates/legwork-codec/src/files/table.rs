@@ -1,7 +1,8 @@
 //! Parquet and Avro object container files: Arrow columns to canonical ones, whole columns at a time.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, Read};
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow_avro::reader::ReaderBuilder;
+use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
@@ -21,6 +23,27 @@ use super::{FileBatch, FileError, RowSource, Target};
 
 /// Batches of the file as the format's own reader gives them.
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+
+/// The last bytes that were read, as many as a marker of Avro's has.
+type LastBytes = Arc<Mutex<[u8; 16]>>;
+
+/// Passes bytes on and keeps the last ones.
+struct Ending {
+    bytes: Bytes,
+    last: LastBytes,
+}
+
+impl Read for Ending {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n_read = self.bytes.read(into)?;
+        let mut last = self.last.lock();
+        let n_new = n_read.min(last.len());
+        last.copy_within(n_new.., 0);
+        let n_kept = last.len() - n_new;
+        last[n_kept..].copy_from_slice(&into[n_read - n_new..n_read]);
+        Ok(n_read)
+    }
+}
 
 pub(crate) struct TableRows {
     target: Arc<Target>,
@@ -62,16 +85,24 @@ impl TableRows {
         target: Arc<Target>,
         map: &[(String, String)],
     ) -> Result<TableRows, FileError> {
+        let last = LastBytes::default();
+        let bytes = Ending { bytes, last: last.clone() };
         let reader = guarded(&target, "Avro", || {
             ReaderBuilder::new()
                 .with_batch_size(target.batch_rows)
                 .build(BufReader::with_capacity(256 * 1024, bytes))
                 .map_err(|error| damaged(&target, "Avro", error.to_string()))
         })?;
+        // Header and blocks all end with the file's own marker. The reader takes a file that ends anywhere else for one that is whole.
+        let marker = reader.avro_header().sync();
+        let cut = iter::from_fn(move || {
+            let is_cut = std::mem::replace(&mut *last.lock(), marker) != marker;
+            is_cut.then(|| Err(ArrowError::AvroError("the file ends in the middle of a block".to_owned())))
+        });
         let columns = names(&reader.schema());
         let bound = bind(&target, map, &columns)?;
         let all: Vec<usize> = (0..columns.len()).collect();
-        TableRows::new(target, "Avro", Box::new(reader), &bound, &all, None)
+        TableRows::new(target, "Avro", Box::new(reader.chain(cut)), &bound, &all, None)
     }
 
     fn new(

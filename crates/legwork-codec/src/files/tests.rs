@@ -226,6 +226,24 @@ fn parquet_and_ocf_of_other_types() {
 }
 
 #[test]
+fn a_cut_ocf_is_damaged_wherever_it_ends() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("whole.avro");
+    ocf(&path, &foreign());
+    let whole = std::fs::read(&path).unwrap();
+    // Where a marker ends the file is whole as far as anybody can tell: behind the header, and at its end.
+    let marker = &whole[whole.len() - 16..];
+    for n_bytes in 1..=whole.len() {
+        let input = FileInput {
+            map: map(&[("device_id", "unit")]),
+            ..input(Kind::Gps, &folder.write("cut.avro", &whole[..n_bytes]))
+        };
+        let ends_well = read(input).is_ok_and(|all| all.error.is_none());
+        assert_eq!(ends_well, whole[..n_bytes].ends_with(marker), "{n_bytes} of {} bytes", whole.len());
+    }
+}
+
+#[test]
 fn times_of_any_unit_and_money_of_any_type() {
     let folder = Folder::new();
     let text = |value: &str| Arc::new(StringArray::from(vec![value])) as ArrayRef;
@@ -300,6 +318,9 @@ fn columns_are_renamed_shared_and_missed_with_a_hint() {
         --map device=uid: kind gps has no field device; did you mean device_id?
         --map device_id=uuid: /a.csv has no column uuid; did you mean uid?
         --map names the field lat twice"#]].assert_eq(&hints.join("\n"));
+    let path = folder.write("b.csv", [b"\x1b[2J\x07,".as_slice(), &[b'x'; 5_000], b"\n"].concat());
+    let hint = FileReader::open(input(Kind::Gps, &path)).unwrap_err().to_string();
+    assert!(!hint.contains('\x1b') && hint.contains("\\u{1b}") && hint.len() < 1_000, "{hint}");
     let path = folder.write("a.json", "{\"latitude\": 1, \"uid\": 7}\n");
     let hint = FileReader::open(input(Kind::Gps, &path)).unwrap_err().to_string();
     assert!(hint.contains("lacks event_time, device_id, lat, lon") && hint.contains("latitude, uid"), "{hint}");

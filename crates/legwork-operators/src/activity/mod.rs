@@ -4,9 +4,8 @@
 //! back what it replaces. E-mails and messages are facts: each counts once. Lateness is measured by the record key's clock.
 
 mod calls;
-mod emails;
+mod correspondence;
 mod meetings;
-mod messages;
 mod tasks;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
@@ -15,7 +14,6 @@ pub(crate) mod touches;
 mod windows;
 
 pub use calls::Calls;
-pub use emails::Emails;
+pub use correspondence::Correspondence;
 pub use meetings::Meetings;
-pub use messages::Messages;
 pub use tasks::Tasks;

@@ -66,6 +66,19 @@ async fn time_is_bounded() {
     assert_eq!(rows_of(session.as_ref(), "SET statement_timeout = 'soon'").await.unwrap_err().sqlstate, "22023");
 }
 
+/// On one thread: were a query computed on it, nothing else would run, its deadline included.
+#[tokio::test]
+async fn a_query_that_computes_for_long_is_given_up_and_others_run() {
+    let impatient = limited(QueryOptions { timeout: Duration::from_millis(300), ..options() });
+    let crossed = "SELECT count(*) FROM generate_series(1, 1000000000) a, generate_series(1, 1000000000) b";
+    let compared = "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 1000000000) b WHERE a.value + b.value < 0";
+    for endless in [crossed, compared] {
+        assert_eq!(failure(&impatient, endless).await.sqlstate, "57014", "{endless}");
+        let other = limited(options());
+        assert_eq!(table_of(other.session().as_ref(), "SELECT 1").await, "1");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrency_is_bounded_and_a_dropped_result_makes_room() {
     let engine = limited(QueryOptions { concurrency: 1, timeout: Duration::from_millis(500), ..options() });

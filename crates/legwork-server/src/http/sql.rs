@@ -56,8 +56,10 @@ pub(crate) async fn query(State(state): State<Arc<HttpState>>, request: Request)
     let mut batches = result.batches.fuse();
     // The first batch before the status: most errors are known by then.
     let first = batches.next().await.transpose()?;
-    let encoder = Encoder::new(format, &result.schema, &result.notices).map_err(not_this_format)?;
-    let pieces = pieces(encoder, stream::iter(first.map(Ok)).chain(batches).boxed());
+    let mut encoder = Encoder::new(format, &result.schema, &result.notices).map_err(not_this_format)?;
+    let first = first.map(|batch| encoder.write(&batch)).transpose().map_err(not_this_format)?;
+    let begun = stream::iter(first.filter(|piece| !piece.is_empty()).map(|piece| Ok(Bytes::from(piece))));
+    let pieces = begun.chain(pieces(encoder, batches.boxed())).boxed();
     let content_type = HeaderValue::from_static(format.content_type());
     let mut response = ([(header::CONTENT_TYPE, content_type)], Body::from_stream(pumped(pieces))).into_response();
     if !result.notices.is_empty() {

@@ -175,6 +175,8 @@ async fn errors_are_problems() {
     assert_eq!(not_allowed.headers[header::ALLOW], "POST");
     let untyped = request(Method::POST, "/v1/sql", "localhost");
     ask(state(FakeEngine::default()), untyped).await.problem(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    // Rows that are computed but cannot be written: known before the status is sent.
+    sql("SELECT at AT TIME ZONE 'Nowhere/City' FROM samples", "*/*").await.problem(StatusCode::NOT_ACCEPTABLE);
     let late = FakeEngine { timeout: Some(Duration::from_millis(20)), ..FakeEngine::default() };
     let slow = "SELECT count(*) FROM generate_series(1, 100000000000)";
     assert_eq!(sql_of(late, slow, "*/*").await.problem(StatusCode::GATEWAY_TIMEOUT)["sqlstate"], "57014");

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use futures::TryStreamExt;
 use legwork_codec::registry_server::{self, Registry};
 use legwork_kafka::EmbeddedBroker;
+use legwork_query::Session;
 use legwork_sim::{Organisation, SimConfig};
 use legwork_types::Kind;
 use legwork_types::time::HOUR_US;
@@ -100,7 +101,7 @@ fn wipe(data: &Path) -> Result<()> {
 
 fn demo_config(args: &DemoArgs, bootstrap: &str, registry_url: &str, data: &Path) -> Result<Config> {
     let mut overrides = Overrides { set: Vec::new(), ..args.config.overrides() };
-    let mut set = |key: &str, value: &str| overrides.set.push((key.to_owned(), toml::Value::String(value.to_owned())));
+    let mut set = |key: &str, value: &str| overrides.set.push((key.to_owned(), value.to_owned()));
     set("time.now", "event");
     // The embedded broker starts empty each time: offsets and state of an earlier run mean nothing to it.
     set("store.url", crate::delivery::MEMORY);
@@ -110,7 +111,7 @@ fn demo_config(args: &DemoArgs, bootstrap: &str, registry_url: &str, data: &Path
     set("reference.dir", &data.join("reference").display().to_string());
     // What the user sets wins over what suits a demo, but not over what makes it one.
     overrides.set.extend(args.config.overrides().set);
-    let mut set = |key: &str, value: &str| overrides.set.push((key.to_owned(), toml::Value::String(value.to_owned())));
+    let mut set = |key: &str, value: &str| overrides.set.push((key.to_owned(), value.to_owned()));
     set("kafka.bootstrap", bootstrap);
     set("registry.url", registry_url);
     // The embedded broker ends a rebalance only when a session would have timed out.
@@ -159,16 +160,15 @@ fn greet(service: &Service, args: &DemoArgs, started: Instant) -> Result<()> {
 /// What a glance at the pipeline shows, over SQL as anybody would.
 const STATUS_SQL: &str = "SELECT \
     to_char(legwork_now(), '%Y-%m-%d %H:%M:%S') AS now, \
-    (SELECT sum(n_read) FROM pipeline_lanes) AS n_read, \
-    (SELECT sum(n_rejected) FROM pipeline_lanes) AS n_rejected, \
+    (SELECT coalesce(sum(n_read), 0) FROM pipeline_lanes) AS n_read, \
+    (SELECT coalesce(sum(n_rejected), 0) FROM pipeline_lanes) AS n_rejected, \
     (SELECT count(*) FROM rep_positions) AS n_positions, \
-    (SELECT round(sum(distance_m) / 1000.0) FROM device_movement) AS km, \
-    (SELECT sum(n_calls) FROM rep_calls) AS n_calls, \
+    (SELECT coalesce(sum(distance_m) / 1000, 0)::bigint FROM device_movement) AS km, \
+    (SELECT coalesce(sum(n_calls), 0) FROM rep_calls) AS n_calls, \
     (SELECT count(*) FROM deals WHERE status = 'open') AS n_deals_open";
 
-async fn status_line(service: &Service) -> Result<String> {
+async fn status_line(session: &dyn Session) -> Result<String> {
     use arrow::util::display::array_value_to_string;
-    let session = service.engine.session();
     let batches: Vec<_> = session.query(STATUS_SQL).await?.batches.try_collect().await?;
     let Some(batch) = batches.first().filter(|batch| batch.num_rows() == 1) else { return Ok(String::new()) };
     let cell = |column: usize| array_value_to_string(batch.column(column), 0).unwrap_or_default();
@@ -192,7 +192,7 @@ async fn show_status(service: &Service, json: bool) {
     let is_terminal = std::io::stdout().is_terminal();
     for round in 0_u64.. {
         tokio::time::sleep(STATUS_EVERY).await;
-        let line = match status_line(service).await {
+        let line = match status_line(service.engine.session().as_ref()).await {
             Ok(line) => line,
             Err(error) => {
                 tracing::warn!("the status cannot be had: {error:#}");
@@ -213,8 +213,27 @@ async fn show_status(service: &Service, json: bool) {
 
 async fn summarise(service: &Service) -> Result<()> {
     let health = service.health();
-    let line = status_line(service).await?;
+    let line = status_line(service.engine.session().as_ref()).await?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n{line} | {} lanes", health.n_lanes)?;
     Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use legwork_query::{Engine, QueryOptions, SqlEngine};
+    use legwork_runtime::{ReferenceTables, run_files};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_status_has_numbers_before_the_first_event() -> Result<()> {
+        let lanes = topics::lanes(&Config::default());
+        let tables = run_files(Vec::new(), lanes, ReferenceTables::default(), &mut |_| {})?;
+        let engine = SqlEngine::new(tables, QueryOptions::default())?;
+        let line = status_line(engine.session().as_ref()).await?;
+        let numbers = line.split_once(" UTC").map(|(_, numbers)| numbers);
+        assert_eq!(numbers, Some(" | 0 read, 0 rejected | 0 devices, 0 km | 0 calls | 0 open deals"), "{line}");
+        Ok(())
+    }
 }

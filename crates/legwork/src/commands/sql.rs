@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures::StreamExt;
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use futures::{StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use legwork_codec::files::FileInput;
-use legwork_query::{Engine, NowSource, QueryOptions, SqlEngine};
+use legwork_query::{Engine, NowSource, QueryOptions, Session, SqlEngine};
 use legwork_runtime::{RawEvents, ReferenceDir, ReferenceTables, run_files};
 use legwork_server::http::NOTICES;
 use legwork_types::Kind;
@@ -31,7 +33,7 @@ const BATCH_ROWS: usize = 32_768;
 pub(crate) async fn run(args: SqlArgs) -> Result<()> {
     let mut overrides = args.config.overrides();
     if let Some(window) = args.window {
-        overrides.set.push(("time.window".to_owned(), toml::Value::String(window.to_string())));
+        overrides.set.push(("time.window".to_owned(), window.to_string()));
     }
     let mut config = config::load(&overrides)?;
     if overrides.set.iter().all(|(key, _)| key != "log.level") && config.log.level == "info" {
@@ -106,8 +108,27 @@ pub(crate) async fn over_files(
     let tables = tokio::task::spawn_blocking(move || run_inputs(&config, inputs, wants_pings)).await??;
     let engine = SqlEngine::new(tables, options)?;
     let session = engine.session();
+    tell_rejected(session.as_ref()).await?;
     let result = session.query(sql).await?;
     output::print(format, result.schema.clone(), result.batches, std::io::stdout()).await
+}
+
+/// Says on stderr when an answer is about fewer rows than the files have.
+async fn tell_rejected(session: &dyn Session) -> Result<()> {
+    let counts = session.query("SELECT sum(n_rejected), sum(n_read) FROM pipeline_lanes").await?;
+    let counts: Vec<_> = counts.batches.try_collect().await?;
+    let count = |column: usize| {
+        let numbers = counts.iter().flat_map(move |batch| batch.column(column).as_primitive::<Int64Type>());
+        numbers.flatten().sum::<i64>()
+    };
+    if count(0) > 0 {
+        tracing::warn!(
+            "{} of {} rows are rejected and counted nowhere: SELECT reason, detail, payload FROM rejected_events",
+            count(0),
+            count(1)
+        );
+    }
+    Ok(())
 }
 
 fn run_inputs(

@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use legwork_types::Kind;
 use toml::{Table, Value};
 
-use super::Config;
+use super::{Config, Options};
 
 /// Prefix of environment variables, as in `LEGWORK__KAFKA__BOOTSTRAP`.
 const ENV_PREFIX: &str = "LEGWORK__";
 /// Names that are free below these tables.
 const FREE_TABLES: [&str; 3] = ["kafka.options", "store.options", "lake.retention"];
+/// The one key of ours that is a secret.
+const SECRET_KEY: &str = "registry.password";
+/// What stands in place of a secret.
+const MASK: &str = "***";
 
 /// What the command line says over everything else.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +22,7 @@ pub(crate) struct Overrides {
     /// `--config`.
     pub(crate) file: Option<PathBuf>,
     /// `--set KEY=VALUE`, and flags that stand for keys.
-    pub(crate) set: Vec<(String, Value)>,
+    pub(crate) set: Vec<(String, String)>,
 }
 
 /// A configuration that cannot be used; always the user's to mend.
@@ -41,21 +45,27 @@ pub(crate) fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
     check_names(&from_env, "the environment")?;
     merge(&mut merged, from_env);
     let mut flags = Table::new();
-    for (key, value) in &overrides.set {
+    for (key, text) in &overrides.set {
         let parts: Vec<&str> = match key.strip_prefix("kafka.options.") {
             Some(option) => vec!["kafka", "options", option],
             None => key.split('.').collect(),
         };
-        put(&mut flags, &parts, value.clone()).map_err(ConfigError)?;
+        put_text(&mut flags, &parts, text)?;
     }
     check_names(&flags, "the command line")?;
     merge(&mut merged, flags);
-    let mut config: Config = Value::Table(merged)
-        .try_into()
-        .map_err(|error: toml::de::Error| ConfigError(format!("the configuration is wrong: {}", error.message())))?;
+    let mut config: Config = serde_path_to_error::deserialize(Value::Table(merged)).map_err(wrong_type)?;
     keep_default_retention(&mut config);
-    check_values(&config)?;
+    super::values::check(&config)?;
     Ok(config)
+}
+
+/// A value that its key cannot have. What serde says shows the value, which a secret's must not be.
+fn wrong_type(error: serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
+    match error.path().to_string() {
+        key if key == SECRET_KEY => ConfigError(format!("{key} is wrong: expected text in quotes")),
+        key => ConfigError(format!("{key} is wrong: {}", error.inner().message())),
+    }
 }
 
 /// Naming one table must not lift the limits that the others have by default.
@@ -89,29 +99,62 @@ fn environment(vars: impl Iterator<Item = (String, String)>) -> Result<Table, Co
             Some(option) => vec!["kafka", "options", option],
             None => lower.split("__").collect(),
         };
-        put(&mut table, &parts, scalar(&text)).map_err(|error| ConfigError(format!("{name}: {error}")))?;
+        put_text(&mut table, &parts, &text).map_err(|error| ConfigError(format!("{name}: {error}")))?;
     }
     Ok(table)
 }
 
+/// Puts a value that was given as text: as its key has it.
+fn put_text(table: &mut Table, path: &[&str], text: &str) -> Result<(), ConfigError> {
+    let path: Vec<String> = path.iter().map(|name| known_kind(name)).collect();
+    let root = schema()?;
+    put(table, &path, typed(text, leaf(&path, &root))).map_err(ConfigError)
+}
+
+/// Kinds may be written with underscores where a dash cannot stand.
+fn known_kind(name: &str) -> String {
+    let dashed = name.replace('_', "-");
+    if Kind::ALL.iter().any(|kind| kind.name() == dashed) { dashed } else { name.to_owned() }
+}
+
+/// The types that a key's value may have; none where any text will do.
+fn leaf<'a>(path: &[String], root: &'a serde_json::Value) -> &'a serde_json::Value {
+    let below = |schema: &'a serde_json::Value, name: &String| resolve(&schema["properties"][name], root);
+    match path {
+        [topics, _kind, rest @ ..] if topics == "topics" => rest.iter().fold(&root["$defs"]["Topic"], below),
+        path => path.iter().fold(root, below),
+    }
+}
+
+/// Text as a value of this type. A password of digits stays what it is, and so does a name; numbers, switches and lists are read as TOML.
+fn typed(text: &str, schema: &serde_json::Value) -> Value {
+    let is = |name: &str| match &schema["type"] {
+        serde_json::Value::String(only) => only == name,
+        serde_json::Value::Array(several) => several.iter().any(|one| one == name),
+        _ => false,
+    };
+    match scalar(text) {
+        Value::String(names) if is("array") => {
+            Value::Array(names.split(',').map(|name| Value::from(name.trim())).collect())
+        }
+        value if ["array", "integer", "number", "boolean", "object"].into_iter().any(is) => value,
+        Value::String(text) => Value::String(text),
+        _ => Value::String(text.to_owned()),
+    }
+}
+
 /// A value as TOML would read it, else the text itself.
-pub(crate) fn scalar(text: &str) -> Value {
+fn scalar(text: &str) -> Value {
     match format!("value = {text}").parse::<Table>() {
         Ok(mut table) if table.len() == 1 => table.remove("value").unwrap_or_else(|| Value::String(text.to_owned())),
         _ => Value::String(text.to_owned()),
     }
 }
 
-fn put(table: &mut Table, path: &[&str], value: Value) -> Result<(), String> {
+fn put(table: &mut Table, path: &[String], value: Value) -> Result<(), String> {
     let [first, rest @ ..] = path else { return Err("expected a key such as kafka.bootstrap".to_owned()) };
-    // Kinds may be written with underscores where a dash cannot stand.
-    let first = if Kind::ALL.iter().any(|kind| kind.name() == first.replace('_', "-")) {
-        first.replace('_', "-")
-    } else {
-        (*first).to_owned()
-    };
     if rest.is_empty() {
-        table.insert(first, value);
+        table.insert(first.clone(), value);
         return Ok(());
     }
     match table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new())) {
@@ -133,8 +176,12 @@ fn merge(into: &mut Table, from: Table) {
 
 /// Fails on a name that does not exist, with the nearest one that does.
 fn check_names(table: &Table, origin: &str) -> Result<(), ConfigError> {
-    let schema = serde_json::to_value(super::schema()).map_err(|error| ConfigError(error.to_string()))?;
+    let schema = schema()?;
     check_table(table, &schema, &schema, "", origin)
+}
+
+fn schema() -> Result<serde_json::Value, ConfigError> {
+    serde_json::to_value(super::schema()).map_err(|error| ConfigError(error.to_string()))
 }
 
 fn check_table(
@@ -189,34 +236,6 @@ pub(crate) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate)
 }
 
-fn check_values(config: &Config) -> Result<(), ConfigError> {
-    let wrong = |key: &str, expected: &str| Err(ConfigError(format!("{key} is wrong: expected {expected}")));
-    if config.time.window.0 < 1_000_000 || 86_400_000_000 % config.time.window.0 != 0 {
-        return wrong("time.window", "at least 1s and a divisor of a day, such as 1m, 5m, 15m or 1h");
-    }
-    if config.query.concurrency == 0 {
-        return wrong("query.concurrency", "at least 1");
-    }
-    if config.kafka.message_bytes_max.0 == 0 || config.kafka.message_bytes_max.0 > 1 << 30 {
-        return wrong("kafka.message_bytes_max", "between 1B and 1GiB");
-    }
-    if config.track.speed_mps_max <= 0.0 || config.track.accuracy_m_max <= 0.0 || config.track.stay_radius_m <= 0.0 {
-        return wrong("track", "positive limits");
-    }
-    let tables = super::lake_tables();
-    if let Some(table) = config.lake.retention.keys().find(|table| !tables.contains(table)) {
-        let hint = match nearest(table, &tables) {
-            Some(nearest) => format!("did you mean lake.retention.{nearest}?"),
-            None => format!("expected one of {}", tables.join(", ")),
-        };
-        return Err(ConfigError(format!("lake.retention.{table}: the lake has no table called {table}: {hint}")));
-    }
-    if config.kafka.bootstrap.trim().is_empty() {
-        return wrong("kafka.bootstrap", "host:port, comma-separated");
-    }
-    Ok(())
-}
-
 /// Reads a secret from a file, without the line's end.
 pub(crate) fn read_secret(path: &Path) -> Result<String, ConfigError> {
     let text = std::fs::read_to_string(path)
@@ -227,19 +246,46 @@ pub(crate) fn read_secret(path: &Path) -> Result<String, ConfigError> {
 /// The configuration as TOML with every secret masked.
 pub(crate) fn masked(config: &Config) -> Result<String, ConfigError> {
     let mut config = config.clone();
-    if config.registry.password.is_some() {
-        config.registry.password = Some("***".to_owned());
+    if let Some(password) = &mut config.registry.password {
+        MASK.clone_into(password);
     }
-    for (name, value) in &mut config.kafka.options.0 {
-        if legwork_kafka::is_secret(name) && !name.ends_with("_file") {
-            *value = Value::String("***".to_owned());
-        }
+    for url in
+        [Some(&mut config.registry.url), Some(&mut config.store.url), config.lake.url.as_mut()].into_iter().flatten()
+    {
+        *url = without_password(url);
     }
+    mask(&mut config.kafka.options, legwork_kafka::is_secret);
+    mask(&mut config.store.options, is_store_secret);
     for kind in Kind::ALL {
         let topic = config.topics.of(kind);
         config.topics.0.insert(kind.name().to_owned(), topic);
     }
     toml::to_string_pretty(&config).map_err(|error| ConfigError(error.to_string()))
+}
+
+fn mask(options: &mut Options, is_secret: fn(&str) -> bool) {
+    for (name, value) in &mut options.0 {
+        if is_secret(name) && !name.ends_with("_file") {
+            *value = Value::String(MASK.to_owned());
+        }
+    }
+}
+
+/// Whether an option of object_store is a secret. Rather one too many.
+fn is_store_secret(option: &str) -> bool {
+    let name = option.to_ascii_lowercase();
+    ["key", "secret", "token", "password", "credential", "sas"].iter().any(|part| name.contains(part))
+}
+
+/// An address without the password that may be in it, as in `https://user:password@host`.
+fn without_password(url: &str) -> String {
+    let parts = url.split_once("://").and_then(|(scheme, rest)| {
+        let authority = rest.split('/').next().unwrap_or_default();
+        let (user, _) = authority.rsplit_once('@')?.0.split_once(':')?;
+        let host = &rest[authority.rfind('@')?..];
+        Some(format!("{scheme}://{user}:{MASK}{host}"))
+    });
+    parts.unwrap_or_else(|| url.to_owned())
 }
 
 #[cfg(test)]
@@ -282,8 +328,7 @@ mod tests {
 
     #[test]
     fn retention_knows_its_tables_and_keeps_its_defaults() -> Result<(), ConfigError> {
-        let with =
-            |key: &str| Overrides { file: None, set: vec![(format!("lake.retention.{key}"), scalar("\"90d\""))] };
+        let with = |key: &str| Overrides { file: None, set: vec![(format!("lake.retention.{key}"), "90d".to_owned())] };
         let config = load(&with("calls"))?;
         let kept: Vec<_> = config.lake.retention.iter().map(|(table, span)| format!("{table}={span}")).collect();
         assert_eq!(kept, ["calls=90d", "gps_pings=60d", "rejected_events=14d"]);
@@ -297,8 +342,55 @@ mod tests {
         let mut config = Config::default();
         config.kafka.options.0.insert("sasl.password".to_owned(), Value::String("hush".to_owned()));
         config.registry.password = Some("hush".to_owned());
-        assert!(!masked(&config)?.contains("hush"));
+        config.registry.url = "https://legwork:hush@registry/path@2".to_owned();
+        for secret in ["aws_secret_access_key", "azure_storage_sas_token", "google_service_account_key"] {
+            config.store.options.0.insert(secret.to_owned(), Value::String("hush".to_owned()));
+        }
+        config.store.options.0.insert("aws_region".to_owned(), Value::String("eu-central-1".to_owned()));
+        let shown = masked(&config)?;
+        assert!(!shown.contains("hush") && shown.contains("https://legwork:***@registry/path@2"), "{shown}");
+        assert!(shown.contains("eu-central-1"), "{shown}");
         Ok(())
+    }
+
+    #[test]
+    fn text_is_what_its_key_has() -> Result<(), ConfigError> {
+        let table = env(&[
+            ("LEGWORK__INSTANCE__ID", "0"),
+            ("LEGWORK__REGISTRY__PASSWORD", "1_000"),
+            ("LEGWORK__KAFKA__START", "2026-01-31T09:00:00Z"),
+            ("LEGWORK__KAFKA__GROUP", "\"quoted\""),
+            ("LEGWORK__KAFKA__OPTIONS__SASL_PASSWORD", "0x10"),
+            ("LEGWORK__STORE__OPTIONS__AWS_SECRET_ACCESS_KEY", "1e5"),
+            ("LEGWORK__METRICS__BY_REP", "true"),
+            ("LEGWORK__TRACK__STAY_RADIUS_M", "50"),
+            ("LEGWORK__TOPICS__CALLS__NAMES", "a, b"),
+            ("LEGWORK__TOPICS__GPS__PAST_MAX", "3d"),
+        ])?;
+        let config: Config = Value::Table(table).try_into().map_err(|e: toml::de::Error| ConfigError(e.to_string()))?;
+        assert_eq!(config.instance.id, "0");
+        assert_eq!(config.registry.password.as_deref(), Some("1_000"));
+        assert_eq!(config.kafka.start, "2026-01-31T09:00:00Z");
+        assert_eq!(config.kafka.group, "quoted");
+        assert_eq!(config.kafka.options.0["sasl.password"].as_str(), Some("0x10"));
+        assert_eq!(config.store.options.0["aws_secret_access_key"].as_str(), Some("1e5"));
+        assert!(config.metrics.by_rep);
+        assert_eq!(config.track.stay_radius_m, 50.0);
+        assert_eq!(config.topics.of(Kind::Calls).names.as_deref(), Some(&["a".to_owned(), "b".to_owned()][..]));
+        assert_eq!(config.topics.of(Kind::Gps).past_max.map(|span| span.0), Some(3 * 86_400_000_000));
+        Ok(())
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_told_with_its_key_and_never_a_secret() {
+        let wrong = |text: &str| {
+            let table: Table = text.parse().expect("TOML");
+            serde_path_to_error::deserialize::<_, Config>(Value::Table(table)).map_err(wrong_type).expect_err(text).0
+        };
+        assert!(wrong("[time]\nwindow = 5").starts_with("time.window is wrong: invalid type"));
+        assert!(wrong("[time]\nwindow = \"-5m\"").starts_with("time.window is wrong: \"-5m\" is no duration"));
+        assert!(wrong("kafka = 1").starts_with("kafka is wrong"));
+        assert_eq!(wrong("[registry]\npassword = 12345678"), "registry.password is wrong: expected text in quotes");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod load;
 mod units;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use legwork_types::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use load::{ConfigError, Overrides, load, masked, read_secret, scalar};
+pub(crate) use load::{ConfigError, Overrides, load, masked, read_secret};
 pub(crate) use units::{Size, Span};
 
 /// Everything that `legwork.toml` may say.
