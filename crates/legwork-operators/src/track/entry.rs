@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::track::chunk::{Body, Chunk, Start};
 use crate::track::codec::Writer;
 use crate::track::coverage::Coverage;
+use crate::track::deferred::Deferred;
 use crate::track::device::{Device, Past};
 use crate::track::fold::{Params, State};
 use crate::track::names::{Interner, Names};
@@ -153,7 +154,7 @@ pub(crate) fn device_value(device: &Device, time: &TimeConfig, names: &Names) ->
         trips: device.rows.trips().into(),
         start: device.past.as_ref().and_then(|past| past.open_start.as_deref()).map(Cow::Borrowed),
         recent: device.recent(time, device.clock_us()),
-        deferred: device.deferred.as_ref().map_or(&[][..], |deferred| deferred).into(),
+        deferred: device.waiting().into(),
     })
 }
 
@@ -185,7 +186,7 @@ pub(crate) fn device(params: &Params, reps: &mut Interner, key: &[u8], value: &[
         let open_start = Some(Box::new(start.into_owned()));
         device.past = Some(Box::new(Past { open_start, recent: wire.recent, ..Past::default() }));
     }
-    device.deferred = (!wire.deferred.is_empty()).then(|| Box::new(wire.deferred.into_owned()));
+    device.deferred = (!wire.deferred.is_empty()).then(|| Box::new(Deferred::of(wire.deferred.into_owned())));
     Ok(device)
 }
 
