@@ -16,12 +16,12 @@ mod snapshot;
 mod tables;
 pub mod time;
 
-pub use changes::{Changes, LaneId, StateEntry, StateError};
+pub use changes::{Changes, LaneId, StateEntry, StateError, StateValue};
 pub use event::{EventBatch, Reject, RejectReason, Verdict, Verdicts};
 pub use generated::*;
 pub use kind::{Shape, UnknownKind};
 pub use live::{FreshFuture, FreshRows, LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture};
 pub use message::{Message, MessageBatch};
 pub use schema::money;
-pub use snapshot::{BatchSnapshot, TableSnapshot};
+pub use snapshot::{BatchSnapshot, LazySnapshot, TableSnapshot};
 pub use tables::{Column, ColumnType, Openness, Table, TableDef};

@@ -141,7 +141,7 @@ impl Operator for Emails {
         }
         self.windows.save(WINDOWS, &mut saver);
         self.windows.forget_changes();
-        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+        Changes { hot: saver.entries(), rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {

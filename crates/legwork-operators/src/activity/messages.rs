@@ -121,7 +121,7 @@ impl Operator for Messages {
         }
         self.windows.save(WINDOWS, &mut saver);
         self.windows.forget_changes();
-        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+        Changes { hot: saver.entries(), rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {

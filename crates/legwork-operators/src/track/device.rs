@@ -1,6 +1,6 @@
 //! One device: its pings in event-time order, the fold's state, its rows.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use legwork_types::Verdict;
 use legwork_types::time::TimeConfig;
@@ -303,11 +303,10 @@ impl Device {
             past.gone_first_us = past.chunks[0].first_us;
         }
         for chunk in past.chunks.drain(..n_behind) {
+            Coverage::merge(&mut past.gone_coverage, chunk.coverage(params));
             let Some(body) = chunk.body else { continue };
-            let covered = Coverage::of_chunk(params, body.start.as_deref(), Reader::new(&body.pings, chunk.n_pings));
-            Coverage::merge(&mut past.gone_coverage, &covered);
             let mut body = Arc::unwrap_or_clone(body);
-            (body.start, body.pings, body.coverage) = (None, Box::default(), None);
+            (body.start, body.pings, body.coverage) = (None, Box::default(), OnceLock::new());
             past.gone.push(Arc::new(body));
         }
     }
@@ -354,24 +353,11 @@ impl Device {
     /// What the pings in memory covered: by chunk, the open one last.
     pub(crate) fn coverage(&self, params: &Params) -> Vec<Part> {
         let mut parts = Vec::new();
-        let mut add = |part_us: i64, covered: &[Coverage]| {
-            parts.extend(covered.iter().map(|coverage| Part { part_us, coverage: *coverage }));
-        };
         if let Some(past) = &self.past {
-            add(past.gone_first_us, &past.gone_coverage);
+            let part_us = past.gone_first_us;
+            parts.extend(past.gone_coverage.iter().map(|coverage| Part { part_us, coverage: *coverage }));
         }
-        for chunk in self.chunks() {
-            match &chunk.body {
-                Some(body) if body.coverage.is_some() => {
-                    add(chunk.first_us, body.coverage.as_deref().unwrap_or_default())
-                }
-                Some(body) => {
-                    let pings = Reader::new(&body.pings, chunk.n_pings);
-                    add(chunk.first_us, &Coverage::of_chunk(params, body.start.as_deref(), pings));
-                }
-                None => {}
-            }
-        }
+        parts.extend(self.chunks().iter().flat_map(|chunk| chunk.parts(params)));
         parts.extend(self.open_coverage(params));
         parts
     }

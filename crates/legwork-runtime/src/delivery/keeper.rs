@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
 use legwork_state::{Checkpoint, Head, LaneStore, StoreError};
-use legwork_types::{Changes, LaneId};
+use legwork_types::{Changes, LaneId, StateEntry, StateValue, Table, TableSnapshot};
 use tokio::sync::oneshot;
 
 use super::pending::to_ipc;
@@ -126,6 +126,10 @@ impl Keeper {
             self.pending.add(&table, shown);
             rows.push((table, stored));
         }
+        for (table, rows) in &changes.rows_later {
+            self.pending.add_unmade(table.name(), Part { number, rows: rows.clone() });
+        }
+        let later = (changes.cold_later, changes.rows_later);
         let settled = self.settled.take();
         let carried: Vec<(String, Vec<RecordBatch>)> = match settled {
             Some(_) => self.pending.carried().map(|(name, part)| (name.to_owned(), part.batches().collect())).collect(),
@@ -143,7 +147,7 @@ impl Keeper {
         let (store, lane) = (self.store.clone(), self.lane.clone());
         let (send, outcome) = oneshot::channel();
         self.delivery.runtime.spawn(async move {
-            let committed = match (before.await, encoded(checkpoint, rows, carried)) {
+            let committed = match (before.await, encoded(checkpoint, rows, carried, later)) {
                 (false, _) => {
                     let detail = "it is not known whether the topic is still the one that it was".to_owned();
                     Err(StoreError::Unknown { lane, detail })
@@ -175,6 +179,7 @@ impl Keeper {
         let InFlight { head, since, .. } = self.in_flight.take().expect("it was there");
         outcome?;
         self.head = head;
+        self.pending.made(self.head.number);
         Ok(Some(Durable { number: self.head.number, took: now.duration_since(since) }))
     }
 
@@ -206,7 +211,20 @@ impl Keeper {
 
 type Rows = Vec<(String, Vec<RecordBatch>)>;
 
-fn encoded(checkpoint: Checkpoint, rows: Rows, carried: Rows) -> Result<Checkpoint, arrow::error::ArrowError> {
+/// What an operator left to be made off the lane's thread.
+type Later = (Vec<(Vec<u8>, Arc<dyn StateValue>)>, Vec<(Table, Arc<dyn TableSnapshot>)>);
+
+fn encoded(
+    mut checkpoint: Checkpoint,
+    mut rows: Rows,
+    carried: Rows,
+    (cold, made): Later,
+) -> Result<Checkpoint, arrow::error::ArrowError> {
+    checkpoint.cold.extend(cold.into_iter().map(StateEntry::of));
+    for (table, snapshot) in made {
+        let batches = (0..snapshot.n_chunks()).map(|chunk_idx| snapshot.chunk(chunk_idx, None));
+        rows.push((table.name().to_owned(), batches.collect()));
+    }
     let bytes = |rows: Rows| {
         let rows = rows.into_iter().filter(|(_, batches)| batches.iter().any(|batch| batch.num_rows() > 0));
         rows.map(|(table, batches)| Ok((table, to_ipc(&batches)?)))
