@@ -1,6 +1,9 @@
 //! The reference workload W1 into a topic, and the consumers that Legwork is measured beside. `benches/run.py` runs them all.
 
+mod track;
+
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -36,6 +39,12 @@ struct Args {
 enum Command {
     /// Prints the Avro schema of W1's writer.
     Schema,
+    /// Measures the track operator alone; prints JSON.
+    Track {
+        /// Recorded tracks to measure, too: a CSV file with `lat,lng,datetime,uid`.
+        #[arg(long)]
+        recorded: Option<PathBuf>,
+    },
     /// Sends W1 to a topic that exists.
     Produce {
         #[arg(long)]
@@ -68,6 +77,10 @@ enum Command {
 fn main() -> Result<()> {
     match Args::parse().command {
         Command::Schema => say(W1_SCHEMA.to_owned()),
+        Command::Track { .. } if std::env::var("ONLY").is_ok() => {
+            say(track::scratch(&std::env::var("ONLY")?)?.to_string())
+        }
+        Command::Track { recorded } => say(track::figures(recorded)?.to_string()),
         Command::Produce { bootstrap, topic, schema_id, reps, pings, seed, garbage_every } => {
             let config =
                 W1Config { n_reps: reps, pings_per_rep: pings, seed, start_us: start_us()?, ..W1Config::default() };

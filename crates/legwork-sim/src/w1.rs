@@ -45,12 +45,16 @@ pub struct W1Config {
     pub span_us: i64,
     /// A fix arrives up to so much after its event time, microseconds; the order of arrival is that of the sums.
     pub disorder_us: i64,
+    /// Share of the fixes that arrive later than that.
+    pub late_share: f64,
+    /// Those arrive up to so much after their event time, microseconds.
+    pub late_us_max: i64,
     /// Rows of a batch.
     pub batch_rows: usize,
 }
 
 impl Default for W1Config {
-    /// 5,000,000 fixes: 10,000 reps with 500 each in 2 h from 2026-01-05T08:00:00Z on, up to 30 s late.
+    /// 5,000,000 fixes: 10,000 reps with 500 each in 2 h from 2026-01-05T08:00:00Z on, up to 30 s late, none of them later.
     fn default() -> W1Config {
         W1Config {
             seed: 1,
@@ -59,6 +63,8 @@ impl Default for W1Config {
             start_us: 1_767_600_000 * SECOND_US,
             span_us: 2 * HOUR_US,
             disorder_us: 30 * SECOND_US,
+            late_share: 0.0,
+            late_us_max: 6 * HOUR_US,
             batch_rows: 65_536,
         }
     }
@@ -186,7 +192,10 @@ impl W1 {
                 // The last fifth of a cell stays empty: two fixes are never so close that rounding looks like speed.
                 let within_us = self.dice.between_i64(0, (cell_us * 4 / 5).max(1));
                 let event_time_us = config.start_us + cell_us * i64::from(cell) + within_us;
-                let late_us = self.dice.between_i64(0, config.disorder_us.max(1));
+                // Who asks for no late ones gets the fixes that he got before there were any.
+                let is_late = config.late_share > 0.0 && self.dice.chance(config.late_share);
+                let late_us_max = if is_late { config.late_us_max } else { config.disorder_us };
+                let late_us = self.dice.between_i64(0, late_us_max.max(1));
                 self.waiting.push(walker.walk(rep as u32, event_time_us, event_time_us + late_us, &mut self.dice));
             }
         }
@@ -323,6 +332,13 @@ mod tests {
         let lateness = |ping: &W1Ping| ping.arrival_us - ping.event_time_us;
         assert!(pings.iter().all(|ping| (0..config.disorder_us).contains(&lateness(ping))));
         assert!(pings.iter().any(|ping| lateness(ping) > config.disorder_us * 99 / 100));
+        let late = W1Config { late_share: 0.05, late_us_max: HOUR_US, ..config.clone() };
+        let mut w1 = W1::new(late);
+        let with_late: Vec<W1Ping> = std::iter::from_fn(|| w1.next_ping()).collect();
+        assert_eq!(with_late.len() as u64, config.n_pings());
+        assert!(with_late.is_sorted_by_key(|ping| ping.arrival_us));
+        let n_late = with_late.iter().filter(|ping| lateness(ping) >= config.disorder_us).count() as u64;
+        assert!((config.n_pings() / 25..config.n_pings() / 18).contains(&n_late), "{n_late}");
         let span = config.start_us..config.start_us + config.span_us;
         assert!(pings.iter().all(|ping| span.contains(&ping.event_time_us)));
         let mut by_rep = pings;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
-use crate::Table;
+use crate::{Table, TableSnapshot};
 
 /// A lane: one topic-partition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,7 +46,22 @@ pub struct StateEntry {
     pub value: Option<Vec<u8>>,
 }
 
-/// What has changed in an operator since its last checkpoint.
+impl StateEntry {
+    /// Of a value that becomes bytes now.
+    pub fn of((key, value): (Vec<u8>, Arc<dyn StateValue>)) -> StateEntry {
+        StateEntry { key, value: Some(value.to_bytes()) }
+    }
+}
+
+/// The value of an entry as the operator holds it, which changes no more. It becomes bytes when it is written, on another thread than the
+/// lane's.
+pub trait StateValue: fmt::Debug + Send + Sync {
+    /// Its bytes.
+    fn to_bytes(&self) -> Vec<u8>;
+}
+
+/// What has changed in an operator since its last checkpoint. What takes long to make is made by whoever writes or reads it first: the lane
+/// does not wait for it.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// State that is loaded whole when the lane starts again.
@@ -55,12 +70,28 @@ pub struct Changes {
     pub cold: Vec<StateEntry>,
     /// Newest versions of rows that changed, retractions included. *Shape:* [`Table::version_schema`].
     pub rows: Vec<(Table, RecordBatch)>,
+    /// More cold state, by key.
+    pub cold_later: Vec<(Vec<u8>, Arc<dyn StateValue>)>,
+    /// Rows of more tables, maybe none.
+    pub rows_later: Vec<(Table, Arc<dyn TableSnapshot>)>,
 }
 
 impl Changes {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
-        self.hot.is_empty() && self.cold.is_empty() && self.rows.iter().all(|(_, rows)| rows.num_rows() == 0)
+        let has_later = !self.cold_later.is_empty() || self.rows_later.iter().any(|(_, rows)| rows.n_rows() > 0);
+        let has_rows = self.rows.iter().any(|(_, rows)| rows.num_rows() > 0);
+        self.hot.is_empty() && self.cold.is_empty() && !has_rows && !has_later
+    }
+
+    /// With all made that was left for later.
+    pub fn complete(mut self) -> Changes {
+        self.cold.extend(std::mem::take(&mut self.cold_later).into_iter().map(StateEntry::of));
+        for (table, rows) in std::mem::take(&mut self.rows_later) {
+            let batches = (0..rows.n_chunks()).map(|chunk_idx| (table, rows.chunk(chunk_idx, None)));
+            self.rows.extend(batches.filter(|(_, batch)| batch.num_rows() > 0));
+        }
+        self
     }
 }
 

@@ -16,7 +16,7 @@ mod snapshot;
 mod tables;
 pub mod time;
 
-pub use changes::{Changes, LaneId, StateEntry, StateError};
+pub use changes::{Changes, LaneId, StateEntry, StateError, StateValue};
 pub use event::{EventBatch, Reject, RejectReason, Verdict, Verdicts};
 pub use generated::*;
 pub use kind::{Shape, UnknownKind};
@@ -25,5 +25,5 @@ pub use live::{
 };
 pub use message::{Message, MessageBatch};
 pub use schema::money;
-pub use snapshot::{BatchSnapshot, TableSnapshot};
+pub use snapshot::{BatchSnapshot, LazySnapshot, TableSnapshot};
 pub use tables::{Column, ColumnType, Openness, Table, TableDef};

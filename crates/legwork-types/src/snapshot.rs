@@ -1,6 +1,7 @@
 //! Immutable views of tables, made on demand.
 
 use std::fmt::Debug;
+use std::sync::LazyLock;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -20,6 +21,44 @@ pub trait TableSnapshot: Send + Sync + Debug {
     /// One chunk as Arrow. `projection`: positions of the columns wanted, in the order wanted; none means all. Chunks hold some
     /// thousands of rows, so that a reader can stream them.
     fn chunk(&self, chunk_idx: usize, projection: Option<&[usize]>) -> RecordBatch;
+}
+
+/// A snapshot that is made when it is first read, by whoever reads it.
+pub struct LazySnapshot {
+    schema: SchemaRef,
+    made: LazyLock<BatchSnapshot, Box<dyn FnOnce() -> BatchSnapshot + Send>>,
+}
+
+impl LazySnapshot {
+    /// Of a batch that has this schema.
+    pub fn new(schema: SchemaRef, make: impl FnOnce() -> RecordBatch + Send + 'static) -> LazySnapshot {
+        let of = schema.clone();
+        LazySnapshot { schema, made: LazyLock::new(Box::new(move || BatchSnapshot::new(of, vec![make()]))) }
+    }
+}
+
+impl Debug for LazySnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LazySnapshot").finish_non_exhaustive()
+    }
+}
+
+impl TableSnapshot for LazySnapshot {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn n_chunks(&self) -> usize {
+        self.made.n_chunks()
+    }
+
+    fn n_rows(&self) -> usize {
+        self.made.n_rows()
+    }
+
+    fn chunk(&self, chunk_idx: usize, projection: Option<&[usize]>) -> RecordBatch {
+        self.made.chunk(chunk_idx, projection)
+    }
 }
 
 /// A snapshot of batches that are Arrow already.

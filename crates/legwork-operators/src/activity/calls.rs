@@ -225,7 +225,7 @@ impl Operator for Calls {
         self.entities.save(CALLS, &mut saver, |call| -> CallWire {
             (self.touches.get(call).wire(), self.talk_nanos[call as usize])
         });
-        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+        Changes { hot: saver.entries(), rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {

@@ -188,7 +188,7 @@ impl<const N: usize> Operator for Correspondence<N> {
         }
         self.windows.save(WINDOWS, &mut saver);
         self.windows.forget_changes();
-        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+        Changes { hot: saver.entries(), rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {

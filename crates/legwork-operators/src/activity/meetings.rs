@@ -225,7 +225,7 @@ impl Operator for Meetings {
             };
             (start_us, rep, status as u8, opt(deal), opt(account))
         });
-        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+        Changes { hot: saver.entries(), rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {

@@ -152,7 +152,7 @@ impl Operator for Tasks {
             let Task { due_us, rep, is_completed } = self.tasks[number as usize];
             (due_us, rep, is_completed)
         });
-        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+        Changes { hot: saver.entries(), rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {

@@ -283,7 +283,7 @@ impl Operator for Deals {
         visits.settle(&mut self.tables.visits);
         let mut saver = Saver::default();
         self.patches.save(DEALS, &mut saver, |key| self.tables.revisions(key));
-        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+        Changes { hot: saver.entries(), rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {

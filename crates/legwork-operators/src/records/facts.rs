@@ -85,7 +85,7 @@ impl Operator for Facts {
         let mut saver = Saver::default();
         self.facts.save(FACTS, &mut saver);
         self.touches.save(TOUCHES, &mut saver);
-        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+        Changes { hot: saver.entries(), rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {

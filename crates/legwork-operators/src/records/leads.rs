@@ -207,7 +207,7 @@ impl Operator for Leads {
         let row = |key: u32| slots.get(key as usize).and_then(|slot| leads.live(*slot));
         let revision = |key: u32| row(key).map_or(0, |row| row.revision);
         self.patches.save(LEADS, &mut saver, revision);
-        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+        Changes { hot: saver.entries(), rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {

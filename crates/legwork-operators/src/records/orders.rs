@@ -212,7 +212,7 @@ impl Operator for Orders {
         let mut saver = Saver::default();
         self.texts.save(TEXTS, &mut saver);
         self.entities.save(ORDERS, &mut saver, |order| self.rows.get(order).wire());
-        Changes { hot: saver.entries(), cold: Vec::new(), rows }
+        Changes { hot: saver.entries(), rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {

@@ -107,6 +107,12 @@ impl Blocks {
         }
     }
 
+    /// Pings at hand, those of frozen devices left out.
+    pub(crate) fn n_pings(&self) -> usize {
+        let slots = self.list.iter().flat_map(|block| &block.slots);
+        slots.map(|slot| if let Slot::Hot(device) = slot { device.n_pings() } else { 0 }).sum()
+    }
+
     /// Bytes held: (pings with their states, rows, the devices themselves).
     pub(crate) fn memory_bytes(&self) -> (usize, usize, usize) {
         let (mut pings, mut rows, mut hulls) = (0, 0, 0);

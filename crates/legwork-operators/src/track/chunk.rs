@@ -1,12 +1,12 @@
 //! Chunks of a device's pings: where the fold stood when each began, and what it adds.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
 use crate::track::codec::Reader;
-use crate::track::coverage::Coverage;
-use crate::track::fold::State;
+use crate::track::coverage::{Coverage, Part};
+use crate::track::fold::{Params, State};
 use crate::track::ping::Ping;
 use crate::track::row_codec::{RowReader, RowWriter};
 use crate::track::rows::{Row, Stay, Trip};
@@ -59,7 +59,7 @@ pub(crate) struct Body {
     pub(crate) stays: Box<[Stay]>,
     pub(crate) trips: Box<[Trip]>,
     /// Once it was asked for.
-    pub(crate) coverage: Option<Box<[Coverage]>>,
+    pub(crate) coverage: OnceLock<Box<[Coverage]>>,
 }
 
 impl Body {
@@ -73,7 +73,7 @@ impl Body {
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
-        let coverage = self.coverage.as_ref().map_or(0, |coverage| coverage.len() * size_of::<Coverage>());
+        let coverage = self.coverage.get().map_or(0, |coverage| size_of_val(&**coverage));
         size_of::<Body>()
             + self.start.as_ref().map_or(0, |start| size_of::<Start>() + start.heap_bytes())
             + self.pings.len()
@@ -90,5 +90,17 @@ impl Body {
 impl Chunk {
     pub(crate) fn pings(&self) -> Option<Reader<'_>> {
         self.body.as_ref().map(|body| Reader::new(&body.pings, self.n_pings))
+    }
+
+    /// What it covers. Nothing while it is only in the store.
+    pub(crate) fn coverage(&self, params: &Params) -> &[Coverage] {
+        let Some(body) = &self.body else { return &[] };
+        let make = || Coverage::of_chunk(params, body.start.as_deref(), Reader::new(&body.pings, self.n_pings));
+        body.coverage.get_or_init(|| make().into())
+    }
+
+    /// The same, as rows.
+    pub(crate) fn parts(&self, params: &Params) -> impl Iterator<Item = Part> {
+        self.coverage(params).iter().map(|coverage| Part { part_us: self.first_us, coverage: *coverage })
     }
 }

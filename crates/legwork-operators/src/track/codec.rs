@@ -232,7 +232,11 @@ impl Writer {
     }
 
     pub(crate) fn new() -> Writer {
-        Writer { bytes: Vec::new(), n_free: 0, context: START }
+        Writer::with_capacity(0)
+    }
+
+    pub(crate) fn with_capacity(n_bytes: usize) -> Writer {
+        Writer { bytes: Vec::with_capacity(n_bytes), n_free: 0, context: START }
     }
 
     /// Goes on after pings that were written before. None when they are damaged.
@@ -336,6 +340,19 @@ impl Writer {
     }
 }
 
+/// Where a [`Reader`] stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    at_bit: usize,
+    context: Context,
+}
+
+impl Default for Mark {
+    fn default() -> Mark {
+        Mark { at_bit: 0, context: START }
+    }
+}
+
 /// Reads what a [`Writer`] wrote.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
@@ -347,7 +364,16 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8], n_pings: u32) -> Reader<'a> {
-        Reader { bytes, at_bit: 0, n_left: n_pings, context: START }
+        Reader::resume(bytes, n_pings, Mark::default())
+    }
+
+    /// Reads the next pings after those that another reader has read.
+    pub(crate) fn resume(bytes: &'a [u8], n_pings: u32, mark: Mark) -> Reader<'a> {
+        Reader { bytes, at_bit: mark.at_bit, n_left: n_pings, context: mark.context }
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { at_bit: self.at_bit, context: self.context }
     }
 
     #[inline]

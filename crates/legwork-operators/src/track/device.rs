@@ -1,6 +1,6 @@
 //! One device: its pings in event-time order, the fold's state, its rows.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use legwork_types::Verdict;
 use legwork_types::time::TimeConfig;
@@ -8,6 +8,7 @@ use legwork_types::time::TimeConfig;
 use crate::track::chunk::{Body, Chunk, Start};
 use crate::track::codec::{Reader, Writer};
 use crate::track::coverage::{Coverage, Part};
+use crate::track::deferred::Deferred;
 use crate::track::explain::{Explained, Trace};
 use crate::track::fold::{Params, Silent, State, step};
 use crate::track::handed::Handed;
@@ -63,8 +64,7 @@ pub(crate) struct Device {
     pub(crate) rows: DeviceRows,
     pub(crate) past: Option<Box<Past>>,
     /// Accepted pings that are not among the others yet.
-    #[allow(clippy::box_collection, reason = "few devices have any, all have the field")]
-    pub(crate) deferred: Option<Box<Vec<Ping>>>,
+    pub(crate) deferred: Option<Box<Deferred>>,
     /// What was handed over of it last, once it was touched since.
     pub(crate) handed: Option<Box<Handed>>,
     /// Whether something of it was heard lately, as far as was handed over: rows that its own clock has not passed are open then.
@@ -119,6 +119,12 @@ impl Device {
         self.chunks().len()
     }
 
+    /// Pings in memory that are in their place.
+    pub(crate) fn n_pings(&self) -> usize {
+        let held = self.chunks().iter().filter(|chunk| chunk.body.is_some());
+        held.map(|chunk| chunk.n_pings as usize).sum::<usize>() + self.n_open as usize
+    }
+
     fn gone(&self) -> &[Arc<Body>] {
         self.past.as_ref().map_or(&[], |past| &past.gone)
     }
@@ -161,7 +167,7 @@ impl Device {
                 if !self.defer(&ping, names) {
                     return Taken::Refused(Verdict::Duplicate);
                 }
-                if self.deferred.as_ref().is_some_and(|deferred| deferred.len().is_multiple_of(DEFERRED_STEP)) {
+                if self.waiting().len().is_multiple_of(DEFERRED_STEP) {
                     self.settle(params, names, revision);
                 }
                 Taken::Deferred
@@ -186,21 +192,37 @@ impl Device {
         let is_newest = self.clock_us() == Some(ping.time_us);
         // Of a ping that is not the newest the battery is kept by nobody, so it decides nothing.
         let battery_pct = |held_pct: f32| if is_newest { held_pct } else { f32::NAN };
-        let mut same = self.pings(self.chunk_of(ping.time_us)).and_then(|mut pings| {
-            pings.find(|held| held.time_us >= ping.time_us).filter(|held| held.time_us == ping.time_us)
-        });
+        let mut same = self.held(ping.time_us);
         if let Some(held) = &mut same {
             held.battery_pct = battery_pct(self.battery_pct);
         }
         let compared = Ping { battery_pct: battery_pct(ping.battery_pct), ..*ping };
-        let deferred = self.deferred.as_ref().map_or(&[][..], |deferred| deferred);
-        let waiting = deferred.iter().filter(|held| held.time_us == ping.time_us);
+        let waiting = self.waiting().iter().filter(|held| held.time_us == ping.time_us);
         let waiting = waiting.map(|held| Ping { battery_pct: battery_pct(held.battery_pct), ..*held });
         let wins = same.into_iter().chain(waiting).all(|held| self.order_of_equals(names, &compared, &held).is_gt());
         if wins {
-            self.deferred.get_or_insert_default().push(*ping);
+            self.deferred.get_or_insert_default().pings.push(*ping);
         }
         wins
+    }
+
+    /// The ping at a time among those that are in their place and in memory.
+    fn held(&mut self, time_us: i64) -> Option<Ping> {
+        let chunk_idx = self.chunk_of(time_us);
+        let past = self.past.as_ref().map_or(&[][..], |past| &past.chunks);
+        let (first_us, bytes, n_pings) = match past.get(chunk_idx) {
+            Some(chunk) => (chunk.first_us, &*chunk.body.as_ref()?.pings, chunk.n_pings),
+            None => (self.open_first_us(), self.open.bytes(), self.n_open),
+        };
+        if self.deferred.as_mut().is_some_and(|others| !others.may_have(first_us, bytes, n_pings, time_us)) {
+            return None;
+        }
+        Reader::new(bytes, n_pings).find(|held| held.time_us >= time_us).filter(|held| held.time_us == time_us)
+    }
+
+    /// Accepted pings that are not among the others yet.
+    pub(crate) fn waiting(&self) -> &[Ping] {
+        self.deferred.as_ref().map_or(&[], |deferred| &deferred.pings)
     }
 
     #[inline]
@@ -256,6 +278,14 @@ impl Device {
         Reader::new(self.open.bytes(), self.n_open).next().map_or(i64::MIN, |ping| ping.time_us)
     }
 
+    /// Time of the first ping of a chunk, the open one among them; none behind it.
+    pub(crate) fn first_us_of(&self, chunk_idx: usize) -> Option<i64> {
+        match self.chunks().get(chunk_idx) {
+            Some(chunk) => Some(chunk.first_us),
+            None => (chunk_idx == self.n_sealed()).then(|| self.open_first_us()),
+        }
+    }
+
     /// Chunks at the front that lie wholly behind the late horizon: no ping reaches them any more.
     pub(crate) fn n_behind(&self, params: &Params) -> usize {
         let horizon_us = self.clock_us().unwrap_or(i64::MIN).saturating_sub(params.late_horizon_us);
@@ -273,11 +303,10 @@ impl Device {
             past.gone_first_us = past.chunks[0].first_us;
         }
         for chunk in past.chunks.drain(..n_behind) {
+            Coverage::merge(&mut past.gone_coverage, chunk.coverage(params));
             let Some(body) = chunk.body else { continue };
-            let covered = Coverage::of_chunk(params, body.start.as_deref(), Reader::new(&body.pings, chunk.n_pings));
-            Coverage::merge(&mut past.gone_coverage, &covered);
             let mut body = Arc::unwrap_or_clone(body);
-            (body.start, body.pings, body.coverage) = (None, Box::default(), None);
+            (body.start, body.pings, body.coverage) = (None, Box::default(), OnceLock::new());
             past.gone.push(Arc::new(body));
         }
     }
@@ -324,24 +353,11 @@ impl Device {
     /// What the pings in memory covered: by chunk, the open one last.
     pub(crate) fn coverage(&self, params: &Params) -> Vec<Part> {
         let mut parts = Vec::new();
-        let mut add = |part_us: i64, covered: &[Coverage]| {
-            parts.extend(covered.iter().map(|coverage| Part { part_us, coverage: *coverage }));
-        };
         if let Some(past) = &self.past {
-            add(past.gone_first_us, &past.gone_coverage);
+            let part_us = past.gone_first_us;
+            parts.extend(past.gone_coverage.iter().map(|coverage| Part { part_us, coverage: *coverage }));
         }
-        for chunk in self.chunks() {
-            match &chunk.body {
-                Some(body) if body.coverage.is_some() => {
-                    add(chunk.first_us, body.coverage.as_deref().unwrap_or_default())
-                }
-                Some(body) => {
-                    let pings = Reader::new(&body.pings, chunk.n_pings);
-                    add(chunk.first_us, &Coverage::of_chunk(params, body.start.as_deref(), pings));
-                }
-                None => {}
-            }
-        }
+        parts.extend(self.chunks().iter().flat_map(|chunk| chunk.parts(params)));
         parts.extend(self.open_coverage(params));
         parts
     }
@@ -392,7 +408,7 @@ impl Device {
             rows += body.row_bytes();
             pings += body.memory_bytes() - body.row_bytes();
         }
-        pings += self.deferred.as_ref().map_or(0, |late| 24 + late.capacity() * size_of::<Ping>());
+        pings += self.deferred.as_ref().map_or(0, |deferred| deferred.memory_bytes());
         pings += self.handed.as_ref().map_or(0, |handed| handed.memory_bytes());
         (pings, rows)
     }

@@ -4,14 +4,16 @@
 //! of reps are the device's; its entry names them. The store keeps checksums; what does not parse is an error all the same.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
-use legwork_types::StateError;
 use legwork_types::time::{DAY_US, TimeConfig};
+use legwork_types::{StateError, StateValue};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::track::chunk::{Body, Chunk, Start};
 use crate::track::codec::Writer;
 use crate::track::coverage::Coverage;
+use crate::track::deferred::Deferred;
 use crate::track::device::{Device, Past};
 use crate::track::fold::{Params, State};
 use crate::track::names::{Interner, Names};
@@ -89,8 +91,14 @@ fn parsed<'a, T: Deserialize<'a>>(key: &[u8], value: &'a [u8]) -> Result<T, Stat
     if rest.is_empty() { Ok(parsed) } else { Err(damaged(key, "more bytes than it needs")) }
 }
 
-fn written<T: Serialize>(wire: &T) -> Vec<u8> {
-    postcard::to_extend(wire, vec![FORMAT]).expect("what is written has a length and grows a list")
+/// Bytes of an entry beside its lists of bytes, mostly.
+const ENTRY_BYTES: usize = 1_024;
+
+/// `n_bytes`: how many its lists of bytes have.
+fn written<T: Serialize>(n_bytes: usize, wire: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(n_bytes + ENTRY_BYTES);
+    bytes.push(FORMAT);
+    postcard::to_extend(wire, bytes).expect("what is written has a length and grows a list")
 }
 
 /// As one piece, not byte by byte.
@@ -138,23 +146,26 @@ struct ChunkWire<'a> {
 /// What is hot of a device. Its chunks are in entries of their own.
 pub(crate) fn device_value(device: &Device, time: &TimeConfig, names: &Names) -> Vec<u8> {
     let (done, open) = device.rows.parts();
-    written(&DeviceWire {
-        lane_then_us: device.lane_then_us,
-        was_live: device.was_live,
-        battery_pct: device.battery_pct,
-        reps: device.reps.iter().map(|rep| names.get(rep)).collect(),
-        state: Cow::Borrowed(&device.state),
-        n_pings: device.n_open,
-        pings: device.open.bytes(),
-        n_rows: done.n_rows(),
-        rows: done.bytes(),
-        open,
-        stays: device.rows.stays().into(),
-        trips: device.rows.trips().into(),
-        start: device.past.as_ref().and_then(|past| past.open_start.as_deref()).map(Cow::Borrowed),
-        recent: device.recent(time, device.clock_us()),
-        deferred: device.deferred.as_ref().map_or(&[][..], |deferred| deferred).into(),
-    })
+    written(
+        device.open.bytes().len() + done.bytes().len(),
+        &DeviceWire {
+            lane_then_us: device.lane_then_us,
+            was_live: device.was_live,
+            battery_pct: device.battery_pct,
+            reps: device.reps.iter().map(|rep| names.get(rep)).collect(),
+            state: Cow::Borrowed(&device.state),
+            n_pings: device.n_open,
+            pings: device.open.bytes(),
+            n_rows: done.n_rows(),
+            rows: done.bytes(),
+            open,
+            stays: device.rows.stays().into(),
+            trips: device.rows.trips().into(),
+            start: device.past.as_ref().and_then(|past| past.open_start.as_deref()).map(Cow::Borrowed),
+            recent: device.recent(time, device.clock_us()),
+            deferred: device.waiting().into(),
+        },
+    )
 }
 
 /// Whether rows can be held and folded on.
@@ -185,7 +196,7 @@ pub(crate) fn device(params: &Params, reps: &mut Interner, key: &[u8], value: &[
         let open_start = Some(Box::new(start.into_owned()));
         device.past = Some(Box::new(Past { open_start, recent: wire.recent, ..Past::default() }));
     }
-    device.deferred = (!wire.deferred.is_empty()).then(|| Box::new(wire.deferred.into_owned()));
+    device.deferred = (!wire.deferred.is_empty()).then(|| Box::new(Deferred::of(wire.deferred.into_owned())));
     Ok(device)
 }
 
@@ -248,21 +259,39 @@ fn covered(bytes: &[u8]) -> Option<Vec<Coverage>> {
     Some(list)
 }
 
-/// A chunk with what it covers.
-pub(crate) fn chunk_value(n_pings: u32, body: &Body) -> Vec<u8> {
-    written(&ChunkWire {
-        n_pings,
-        pings: &body.pings,
-        n_rows: body.n_rows,
-        rows: &body.rows,
-        stays: Cow::Borrowed(&body.stays),
-        trips: Cow::Borrowed(&body.trips),
-        start: body.start.as_deref().map(Cow::Borrowed),
-        coverage: &coverage_bytes(body.coverage.as_deref().unwrap_or_default()),
-    })
+/// A chunk as the store takes it, with what it covers.
+#[derive(Debug)]
+pub(crate) struct ChunkValue {
+    pub(crate) params: Params,
+    pub(crate) chunk: Chunk,
 }
 
-/// What [`chunk_value`] wrote.
+impl StateValue for ChunkValue {
+    fn to_bytes(&self) -> Vec<u8> {
+        let coverage = coverage_bytes(self.chunk.coverage(&self.params));
+        let body = self.chunk.body.as_ref().expect("a chunk is handed over while it is in memory");
+        chunk_value(self.chunk.n_pings, body, &coverage)
+    }
+}
+
+fn chunk_value(n_pings: u32, body: &Body, coverage: &[u8]) -> Vec<u8> {
+    let n_bytes = body.pings.len() + body.rows.len() + coverage.len();
+    written(
+        n_bytes,
+        &ChunkWire {
+            n_pings,
+            pings: &body.pings,
+            n_rows: body.n_rows,
+            rows: &body.rows,
+            stays: Cow::Borrowed(&body.stays),
+            trips: Cow::Borrowed(&body.trips),
+            start: body.start.as_deref().map(Cow::Borrowed),
+            coverage,
+        },
+    )
+}
+
+/// What a [`ChunkValue`] wrote.
 pub(crate) fn chunk(params: &Params, key: &[u8], value: &[u8]) -> Result<(u32, Body), StateError> {
     let wire: ChunkWire<'_> = parsed(key, value)?;
     if wire.n_pings == 0 || Writer::after(wire.pings, wire.n_pings).is_none() {
@@ -282,7 +311,7 @@ pub(crate) fn chunk(params: &Params, key: &[u8], value: &[u8]) -> Result<(u32, B
         n_rows: wire.n_rows,
         stays: wire.stays.into_owned().into(),
         trips: wire.trips.into_owned().into(),
-        coverage: Some(coverage.into()),
+        coverage: OnceLock::from(Box::from(coverage)),
     };
     Ok((wire.n_pings, body))
 }

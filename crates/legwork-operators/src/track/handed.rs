@@ -1,7 +1,6 @@
 //! What was handed over of a device at the last checkpoint, as far as it may have changed since.
 
 use crate::track::chunk::Chunk;
-use crate::track::coverage::Part;
 use crate::track::device::Device;
 use crate::track::ping::Ping;
 use crate::track::rows::{Row, Stay, Trip};
@@ -16,9 +15,8 @@ pub(crate) struct Handed {
     /// Those of chunks that are not as they were handed over, and of the open one.
     pub(crate) stays: Vec<Stay>,
     pub(crate) trips: Vec<Trip>,
-    pub(crate) coverage: Vec<Part>,
-    /// Chunks that are no more, or not as they were, by their first pings.
-    pub(crate) chunks: Vec<i64>,
+    /// Chunks that are no more, or not as they were.
+    pub(crate) chunks: Vec<Chunk>,
 }
 
 impl Handed {
@@ -32,7 +30,6 @@ impl Handed {
             rows: device.rows.open_rows().collect(),
             stays: device.rows.stays().iter().copied().chain(stay).collect(),
             trips: device.rows.trips().iter().copied().chain(trip).collect(),
-            coverage: Vec::new(),
             chunks: Vec::new(),
         }
     }
@@ -47,11 +44,9 @@ impl Handed {
     /// Keeps what was handed over of a chunk that changes.
     pub(crate) fn keep_chunk(&mut self, chunk: &Chunk) {
         let Some(body) = chunk.body.as_ref().filter(|_| chunk.stored != 0) else { return };
-        self.chunks.push(chunk.first_us);
+        self.chunks.push(chunk.clone());
         self.stays.extend(&body.stays);
         self.trips.extend(&body.trips);
-        let covered = body.coverage.as_deref().unwrap_or_default();
-        self.coverage.extend(covered.iter().map(|coverage| Part { part_us: chunk.first_us, coverage: *coverage }));
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
@@ -59,7 +54,7 @@ impl Handed {
             + self.rows.capacity() * size_of::<Row>()
             + self.stays.capacity() * size_of::<Stay>()
             + self.trips.capacity() * size_of::<Trip>()
-            + self.coverage.capacity() * size_of::<Part>()
-            + self.chunks.capacity() * size_of::<i64>()
+            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.chunks.iter().filter_map(|chunk| chunk.body.as_ref()).map(|body| body.memory_bytes()).sum::<usize>()
     }
 }

@@ -15,6 +15,7 @@ mod chunk;
 mod codec;
 mod config;
 mod coverage;
+mod deferred;
 mod device;
 mod entry;
 mod explain;
@@ -63,11 +64,26 @@ const TABLES: [Table; 5] =
 /// Pings in a chunk: the state at its start is spread over so many, and a late ping folds about half as many again.
 const CHUNK_LEN: u32 = 256;
 
-/// Pings that wait to be put among the others, in all devices.
-const UNSETTLED_MAX: usize = 65_536;
+/// Pings that wait to be put among the others, in all devices: so many may in any case.
+const UNSETTLED_MIN: usize = 65_536;
+
+/// More may where more are held: one in so many. To put them among the others takes folding most of these again, so that each is folded
+/// about twice, however late pings come; and those that wait take about a third of the memory of these.
+const HELD_PER_UNSETTLED: usize = 16;
 
 /// Devices that are fetched into the cache together: one after the other, most of the time would be spent waiting for memory.
 const GROUP_LEN: usize = 16;
+
+/// Bytes of state held, estimated.
+#[derive(Clone, Copy, Debug)]
+pub struct TrackMemory {
+    /// Pings, with what is remembered to fold some of them again.
+    pub pings_bytes: usize,
+    /// Rows, stays and trips.
+    pub rows_bytes: usize,
+    /// Devices, with the names of theirs and of reps.
+    pub devices_bytes: usize,
+}
 
 /// The track operator.
 #[derive(Debug)]
@@ -79,6 +95,8 @@ pub struct Track {
     blocks: Blocks,
     /// Devices with pings that wait to be put among the others.
     unsettled: Vec<u32>,
+    /// So many may wait as far as is known.
+    unsettled_max: usize,
     /// Revision of the last batch, or the next where a checkpoint came since.
     revision: u32,
     stored: Stored,
@@ -96,9 +114,17 @@ impl Track {
             reps: Interner::default(),
             blocks: Blocks::default(),
             unsettled: Vec::new(),
+            unsettled_max: UNSETTLED_MIN,
             revision: 0,
             stored: Stored::default(),
         }
+    }
+
+    /// Bytes of state held, by what they are for.
+    pub fn memory(&self) -> TrackMemory {
+        let (pings_bytes, rows_bytes, hulls_bytes) = self.blocks.memory_bytes();
+        let names_bytes = self.devices.memory_bytes() + self.reps.memory_bytes();
+        TrackMemory { pings_bytes, rows_bytes, devices_bytes: hulls_bytes + names_bytes }
     }
 }
 
@@ -224,8 +250,11 @@ impl Operator for Track {
             }
         }
         verdicts.refused.sort_unstable_by_key(|(row, _)| *row);
-        if self.unsettled.len() > UNSETTLED_MAX {
-            self.settle();
+        if self.unsettled.len() > self.unsettled_max {
+            self.unsettled_max = UNSETTLED_MIN.max(self.blocks.n_pings() / HELD_PER_UNSETTLED);
+            if self.unsettled.len() > self.unsettled_max {
+                self.settle();
+            }
         }
         if !self.params.track.has_store {
             for id in grown {
@@ -270,9 +299,8 @@ impl Operator for Track {
     }
 
     fn memory_bytes(&self) -> usize {
-        let (pings, rows, devices) = self.blocks.memory_bytes();
-        let names = self.devices.memory_bytes() + self.reps.memory_bytes();
-        names + pings + rows + devices + self.stored.memory_bytes()
+        let TrackMemory { pings_bytes, rows_bytes, devices_bytes } = self.memory();
+        pings_bytes + rows_bytes + devices_bytes + self.stored.memory_bytes()
     }
 
     fn checkpoint(&mut self, clock: &LaneClock) -> Changes {

@@ -1,6 +1,9 @@
 //! Pings that came late are put among the others, and what they change is folded again.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::slice;
 use std::sync::Arc;
 
 use crate::track::chunk::{Body, Chunk, Start};
@@ -32,6 +35,32 @@ struct Opened {
     start: Option<Box<Start>>,
     writer: Writer,
     n_pings: u32,
+    battery_pct: f32,
+}
+
+/// The pings of a chunk with late ones among them, both in order of time; of those with the same time the largest.
+struct Merged<'a, H: Iterator<Item = Ping>, O> {
+    held: Peekable<H>,
+    late: Peekable<slice::Iter<'a, Ping>>,
+    order_of_equals: O,
+}
+
+impl<H: Iterator<Item = Ping>, O: Fn(&Ping, &Ping) -> Ordering> Iterator for Merged<'_, H, O> {
+    type Item = Ping;
+
+    fn next(&mut self) -> Option<Ping> {
+        let is_late_next = match (self.held.peek(), self.late.peek()) {
+            (Some(held), Some(late)) => late.time_us < held.time_us,
+            (held, _) => held.is_none(),
+        };
+        let mut ping = if is_late_next { *self.late.next()? } else { self.held.next()? };
+        while let Some(same) = self.late.next_if(|late| late.time_us == ping.time_us) {
+            if (self.order_of_equals)(same, &ping).is_gt() {
+                ping = *same;
+            }
+        }
+        Some(ping)
+    }
 }
 
 /// Chunks folded again, from the first that changed until the state is what it was at the start of a later one.
@@ -50,12 +79,12 @@ impl Device {
     /// Puts the pings that wait among the others, and folds again what they change; all of it, or, where a chunk that it takes is not in
     /// memory, nothing.
     pub(crate) fn settle(&mut self, params: &Params, names: &Names, revision: u32) -> Vec<Missing> {
-        let Some(mut late) = self.deferred.take() else { return Vec::new() };
-        late.sort_by_key(|ping| ping.time_us);
-        match self.merge(params, names, revision, &late) {
+        let Some(mut deferred) = self.deferred.take() else { return Vec::new() };
+        deferred.pings.sort_by_key(|ping| ping.time_us);
+        match self.merge(params, names, revision, &deferred.pings) {
             Ok(()) => Vec::new(),
             Err(missing) => {
-                self.deferred = Some(late);
+                self.deferred = Some(deferred);
                 missing
             }
         }
@@ -63,53 +92,32 @@ impl Device {
 
     fn merge(&mut self, params: &Params, names: &Names, revision: u32, late: &[Ping]) -> Result<(), Vec<Missing>> {
         let (mut changed, mut missing) = (BTreeMap::new(), Vec::new());
-        for here in late.chunk_by(|a, b| self.chunk_of(a.time_us) == self.chunk_of(b.time_us)) {
-            let chunk_idx = self.chunk_of(here[0].time_us);
-            match self.merged(chunk_idx, here, names) {
-                Some(pings) => drop(changed.insert(chunk_idx, pings)),
-                None => missing.push(Missing { first_us: self.chunks()[chunk_idx].first_us }),
+        let mut rest = late;
+        while let Some(first) = rest.first() {
+            let chunk_idx = self.chunk_of(first.time_us);
+            let next_us = self.first_us_of(chunk_idx + 1);
+            let (here, others) = rest.split_at(rest.partition_point(|ping| next_us.is_none_or(|us| ping.time_us < us)));
+            if self.pings(chunk_idx).is_none() {
+                missing.push(Missing { first_us: self.chunks()[chunk_idx].first_us });
             }
+            changed.insert(chunk_idx, here);
+            rest = others;
         }
         if !missing.is_empty() {
             return Err(missing);
         }
-        let newest = changed.get(&self.n_sealed()).and_then(|pings| pings.last()).map(|ping| ping.battery_pct);
         let first = changed.keys().next().copied().unwrap_or_default();
-        let (refold, end) = self.refold(params, changed, revision).map_err(|missing| vec![missing])?;
+        let (refold, end) = self.refold(params, names, changed, revision).map_err(|missing| vec![missing])?;
         self.replace(first, end, refold);
-        if let Some(battery_pct) = newest {
-            self.battery_pct = battery_pct;
-        }
         Ok(())
-    }
-
-    /// The pings of a chunk with others among them; of two with the same time the larger. None while it is only in the store.
-    fn merged(&self, chunk_idx: usize, late: &[Ping], names: &Names) -> Option<Vec<Ping>> {
-        let mut held: Vec<Ping> = self.pings(chunk_idx)?.collect();
-        if let Some(newest) = held.last_mut().filter(|_| chunk_idx == self.n_sealed()) {
-            newest.battery_pct = self.battery_pct;
-        }
-        let mut merged: Vec<Ping> = Vec::with_capacity(held.len() + late.len());
-        let mut held = held.into_iter().peekable();
-        for ping in late {
-            while let Some(older) = held.next_if(|held| held.time_us <= ping.time_us) {
-                merged.push(older);
-            }
-            match merged.last_mut().filter(|last| last.time_us == ping.time_us) {
-                Some(same) if self.order_of_equals(names, ping, same).is_gt() => *same = *ping,
-                Some(_) => {}
-                None => merged.push(*ping),
-            }
-        }
-        merged.extend(held);
-        Some(merged)
     }
 
     /// Folds again from the first changed chunk. *Returns* what it gives, and the first chunk that stays as it is.
     fn refold<'a>(
         &self,
         params: &'a Params,
-        mut changed: BTreeMap<usize, Vec<Ping>>,
+        names: &Names,
+        mut changed: BTreeMap<usize, &[Ping]>,
         revision: u32,
     ) -> Result<(Refold<'a>, usize), Missing> {
         let (first, n_sealed) = (changed.keys().next().copied().unwrap_or_default(), self.n_sealed());
@@ -131,14 +139,26 @@ impl Device {
                 start = Some(Box::new(now));
             }
             let is_open = chunk_idx == n_sealed;
+            let (bytes, n_pings) = match self.chunks().get(chunk_idx) {
+                Some(chunk) => (&*chunk.body.as_ref().ok_or_else(|| missing(chunk_idx))?.pings, chunk.n_pings),
+                None => (self.open.bytes(), self.n_open),
+            };
             match changed.remove(&chunk_idx) {
-                Some(pings) => refold.write(start.take(), &pings, is_open),
-                None if is_open => refold.read_open(start.take(), &self.open, self.n_open),
-                None => {
-                    let chunk = &self.chunks()[chunk_idx];
-                    let body = chunk.body.as_ref().ok_or_else(|| missing(chunk_idx))?;
-                    refold.read(start.take(), &body.pings, chunk.n_pings, chunk.first_us);
+                Some(late) => {
+                    let newest_us = self.clock_us().filter(|_| is_open);
+                    let with_battery = |ping: Ping| match newest_us {
+                        Some(newest_us) if newest_us == ping.time_us => Ping { battery_pct: self.battery_pct, ..ping },
+                        _ => ping,
+                    };
+                    let pings = Merged {
+                        held: Reader::new(bytes, n_pings).map(with_battery).peekable(),
+                        late: late.iter().peekable(),
+                        order_of_equals: |a: &Ping, b: &Ping| self.order_of_equals(names, a, b),
+                    };
+                    refold.write(start.take(), pings, (n_pings as usize + late.len(), bytes.len()), is_open);
                 }
+                None if is_open => refold.read_open(start.take(), &self.open, n_pings, self.battery_pct),
+                None => refold.read(start.take(), bytes, n_pings, self.chunks()[chunk_idx].first_us),
             }
         }
         Ok((refold, n_sealed + 1))
@@ -177,7 +197,7 @@ impl Device {
                 rows.set_revision(row_idx, revision);
             }
             rows.retire(params.window_us, state.open_from_us(params, opened.writer.last_time_us()));
-            (self.open, self.n_open) = (opened.writer, opened.n_pings);
+            (self.open, self.n_open, self.battery_pct) = (opened.writer, opened.n_pings, opened.battery_pct);
             (self.state, self.rows) = (state, rows);
             if opened.start.is_some() || self.past.is_some() {
                 self.past.get_or_insert_default().open_start = opened.start;
@@ -241,28 +261,37 @@ impl Refold<'_> {
         self.push(start, first_us, n_pings, bytes.into());
     }
 
-    fn read_open(&mut self, start: Option<Box<Start>>, writer: &Writer, n_pings: u32) {
+    fn read_open(&mut self, start: Option<Box<Start>>, writer: &Writer, n_pings: u32, battery_pct: f32) {
         Reader::new(writer.bytes(), n_pings).for_each(|ping| self.step(&ping));
-        self.opened = Some(Opened { start, writer: writer.clone(), n_pings });
+        self.opened = Some(Opened { start, writer: writer.clone(), n_pings, battery_pct });
     }
 
-    /// Folds and writes the pings of a changed chunk, which may have become several.
-    fn write(&mut self, mut start: Option<Box<Start>>, pings: &[Ping], is_open: bool) {
-        let n_chunks = (pings.len() / self.params.chunk_len as usize).max(1);
-        let per_chunk = pings.len().div_ceil(n_chunks).max(1);
-        let mut pieces = pings.chunks(per_chunk).peekable();
-        while let Some(piece) = pieces.next() {
-            let mut writer = Writer::new();
-            for ping in piece {
-                self.step(ping);
-                writer.push(ping);
+    /// Folds and writes the pings of a changed chunk, which may have become several. `n_max` and `n_bytes`: how many they are at most, and
+    /// how long those were that were there before.
+    fn write(
+        &mut self,
+        mut start: Option<Box<Start>>,
+        pings: impl Iterator<Item = Ping>,
+        (n_max, n_bytes): (usize, usize),
+        is_open: bool,
+    ) {
+        let n_chunks = (n_max / self.params.chunk_len as usize).max(1);
+        let per_chunk = n_max.div_ceil(n_chunks).max(1);
+        let mut pings = pings.peekable();
+        while let Some(first_us) = pings.peek().map(|ping| ping.time_us) {
+            let mut writer = Writer::with_capacity(n_bytes / n_chunks + n_bytes / 8);
+            let (mut n_pings, mut battery_pct) = (0, f32::NAN);
+            for ping in pings.by_ref().take(per_chunk) {
+                self.step(&ping);
+                writer.push(&ping);
+                n_pings += 1;
+                battery_pct = ping.battery_pct;
             }
-            let n_pings = piece.len() as u32;
-            if is_open && pieces.peek().is_none() {
-                self.opened = Some(Opened { start: start.take(), writer, n_pings });
+            if is_open && pings.peek().is_none() {
+                self.opened = Some(Opened { start: start.take(), writer, n_pings, battery_pct });
             } else {
                 let next = self.here();
-                self.push(start.take(), piece[0].time_us, n_pings, writer.into_bytes());
+                self.push(start.take(), first_us, n_pings, writer.into_bytes());
                 start = Some(Box::new(next));
             }
         }

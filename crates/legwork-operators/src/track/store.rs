@@ -5,18 +5,17 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use legwork_types::time::LaneClock;
-use legwork_types::{Changes, EventBatch, Lookup, StateEntry, StateError, Table};
+use legwork_types::{Changes, EventBatch, LazySnapshot, Lookup, StateEntry, StateError, Table, TableSnapshot};
 
 use crate::track::chunk::Body;
 use crate::track::codec::Reader;
-use crate::track::coverage::Coverage;
 use crate::track::device::{Device, Past};
-use crate::track::entry::{self, Key, damaged};
+use crate::track::entry::{self, ChunkValue, Key, damaged};
 use crate::track::fold::Params;
 use crate::track::handed::Handed;
 use crate::track::input::Columns;
-use crate::track::tables::{Of, Source, is_ahead, is_live};
-use crate::track::versions::{Comparison, Versions};
+use crate::track::tables::{Of, Source, batch, is_ahead, is_live};
+use crate::track::versions::{Comparison, Covered, Versions};
 use crate::track::{TABLES, Track, lookup};
 
 /// What is known of the store.
@@ -60,20 +59,6 @@ impl Track {
         idle.map(|(_, id)| *id).filter(is_untouched).collect()
     }
 
-    /// Computes what changed chunks cover.
-    fn cover(&mut self) {
-        for id in &self.stored.touched {
-            let device = self.blocks.get_mut(&self.params, *id);
-            let Some(past) = &mut device.past else { continue };
-            for chunk in past.chunks.iter_mut().filter(|chunk| chunk.stored == 0) {
-                let Some(body) = chunk.body.as_mut().filter(|body| body.coverage.is_none()) else { continue };
-                let pings = Reader::new(&body.pings, chunk.n_pings);
-                let covered = Coverage::of_chunk(&self.params, body.start.as_deref(), pings);
-                Arc::make_mut(body).coverage = Some(covered.into());
-            }
-        }
-    }
-
     /// Compares devices with what was handed over of them.
     fn compare(&self, ids: &[u32], clock: &LaneClock, mut with: impl FnMut(Comparison<'_>)) {
         for id in ids {
@@ -96,22 +81,44 @@ impl Track {
 
     pub(super) fn take_changes(&mut self, clock: &LaneClock) -> Changes {
         self.settle_at(clock);
-        self.cover();
-        let idle = self.idle(clock);
-        let mut ids = self.stored.touched.clone();
-        ids.extend_from_slice(&idle);
-        ids.sort_unstable();
-        let mut versions = Versions::default();
-        self.compare(&ids, clock, |comparison| comparison.all(&mut versions));
+        let ids = self.changed(clock);
+        let (mut versions, mut covered) = (Versions::default(), Vec::new());
+        self.compare(&ids, clock, |comparison| {
+            comparison.all(&mut versions);
+            covered.extend(comparison.recovered());
+        });
         let batches = TABLES.iter().filter_map(|table| Some((*table, versions.batch(&self.source(), *table)?)));
         let mut changes = Changes { rows: batches.collect(), ..Changes::default() };
         drop(versions);
+        if !covered.is_empty() {
+            changes.rows_later.push((Table::DeviceCoverage, self.cover_later(covered, clock.revision)));
+        }
         for id in ids {
             self.hand_over(id, clock, &mut changes);
         }
         self.stored.touched.clear();
         self.revision = clock.revision.saturating_add(1);
         changes
+    }
+
+    /// Versions of what chunks cover, made when they are first read: cells take long to find.
+    fn cover_later(&self, covered: Vec<Covered>, revision: u32) -> Arc<dyn TableSnapshot> {
+        let (devices, reps) = (self.devices.names().clone(), self.reps.names().clone());
+        let (params, time, schema) = (self.params, self.time, Table::DeviceCoverage.version_schema());
+        let of = schema.clone();
+        Arc::new(LazySnapshot::new(schema, move || {
+            let mut versions = Vec::new();
+            covered.iter().for_each(|covered| covered.versions(&params, revision, &mut versions));
+            batch(&Source { devices: &devices, reps: &reps, time: &time }, of, &versions)
+        }))
+    }
+
+    /// Devices of which something is to be handed over.
+    fn changed(&self, clock: &LaneClock) -> Vec<u32> {
+        let mut ids = self.stored.touched.clone();
+        ids.extend(self.idle(clock));
+        ids.sort_unstable();
+        ids
     }
 
     /// Writes the entries of a device that has changed; from here on it is as it was handed over.
@@ -126,16 +133,18 @@ impl Track {
             self.stored.live.insert((device.lane_then_us, id));
         }
         let n_behind = n_forgotten(device, &self.params, &self.time);
-        let mut gone: Vec<i64> = handed.map_or_else(Vec::new, |handed| handed.chunks);
+        let replaced = handed.map_or_else(Vec::new, |handed| handed.chunks);
+        let mut gone: Vec<i64> = replaced.iter().map(|chunk| chunk.first_us).collect();
         if let Some(past) = &mut device.past {
             gone.extend(past.chunks.drain(..n_behind).filter(|chunk| chunk.stored != 0).map(|chunk| chunk.first_us));
             past.is_changed |= n_behind > 0;
             for chunk in past.chunks.iter_mut().filter(|chunk| chunk.stored == 0) {
                 let Some(body) = &chunk.body else { continue };
                 let key = Key::Chunk(name, chunk.first_us).to_bytes();
-                changes.cold.push(StateEntry { key, value: Some(entry::chunk_value(chunk.n_pings, body)) });
-                chunk.stored = clock.revision.max(1);
                 self.stored.keep(id, chunk.first_us, body);
+                chunk.stored = clock.revision.max(1);
+                let value = ChunkValue { params: self.params, chunk: chunk.clone() };
+                changes.cold_later.push((key, Arc::new(value)));
             }
             if !past.recent.is_empty() {
                 let clock_us = device.n_open.ge(&1).then(|| device.open.last_time_us());
@@ -161,28 +170,34 @@ impl Track {
 
     pub(super) fn fresh_rows(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
         self.settle_at(clock);
+        let ids = self.changed(clock);
         if table == Table::DeviceCoverage {
-            self.cover();
+            return self.fresh_coverage(&ids, clock);
         }
-        let mut ids = self.stored.touched.clone();
-        ids.extend(self.idle(clock));
-        ids.sort_unstable();
         let mut versions = Versions::default();
         self.compare(&ids, clock, |comparison| match table {
             Table::DeviceMovement => comparison.movement(&mut versions.movement),
             Table::RepPositions => comparison.positions(&mut versions.positions),
             Table::Stays => comparison.stays(&mut versions.stays),
-            Table::Trips => comparison.trips(&mut versions.trips),
-            _ => comparison.coverage(&mut versions.coverage),
+            _ => comparison.trips(&mut versions.trips),
         });
-        if table == Table::DeviceCoverage {
-            let devices = self.blocks.list.iter().flat_map(|block| block.devices(&self.params));
-            for (id, device) in devices {
-                let of = |row| Of { id, rep: None, is_open: false, is_deleted: false, revision: clock.revision, row };
-                versions.coverage.extend(device.open_coverage(&self.params).into_iter().map(of));
-            }
-        }
         versions.batch(&self.source(), table)
+    }
+
+    /// What changed chunks cover, and all open ones.
+    fn fresh_coverage(&self, ids: &[u32], clock: &LaneClock) -> Option<RecordBatch> {
+        let (params, mut versions) = (&self.params, Vec::new());
+        self.compare(ids, clock, |comparison| {
+            if let Some(covered) = comparison.recovered() {
+                covered.versions(params, clock.revision, &mut versions);
+            }
+        });
+        for (id, device) in self.blocks.list.iter().flat_map(|block| block.devices(params)) {
+            let of = |row| Of { id, rep: None, is_open: false, is_deleted: false, revision: clock.revision, row };
+            versions.extend(device.open_coverage(params).into_iter().map(of));
+        }
+        let rows = batch(&self.source(), Table::DeviceCoverage.version_schema(), &versions);
+        (rows.num_rows() > 0).then_some(rows)
     }
 
     pub(super) fn make_durable(&mut self, revision: u32) {

@@ -4,9 +4,10 @@ use arrow::array::RecordBatch;
 use legwork_types::Table;
 use legwork_types::time::{DAY_US, LaneClock, TimeConfig, window_start};
 
-use crate::track::chunk::Body;
+use crate::track::chunk::{Body, Chunk};
 use crate::track::coverage::Part;
 use crate::track::device::Device;
+use crate::track::fold::Params;
 use crate::track::handed::Handed;
 use crate::track::ping::Ping;
 use crate::track::rows::{Row, Stay, Trip};
@@ -19,7 +20,6 @@ pub(crate) struct Versions {
     pub(crate) positions: Vec<Of<Ping>>,
     pub(crate) stays: Vec<Of<Stay>>,
     pub(crate) trips: Vec<Of<Trip>>,
-    pub(crate) coverage: Vec<Of<Part>>,
 }
 
 impl Versions {
@@ -31,7 +31,8 @@ impl Versions {
             Table::RepPositions => batch(source, schema, &self.positions),
             Table::Stays => batch(source, schema, &self.stays),
             Table::Trips => batch(source, schema, &self.trips),
-            _ => batch(source, schema, &self.coverage),
+            // Made later.
+            _ => return None,
         };
         (batch.num_rows() > 0).then_some(batch)
     }
@@ -72,7 +73,6 @@ impl Comparison<'_> {
         self.positions(&mut out.positions);
         self.stays(&mut out.stays);
         self.trips(&mut out.trips);
-        self.coverage(&mut out.coverage);
     }
 
     pub(crate) fn movement(&self, out: &mut Vec<Of<Row>>) {
@@ -139,15 +139,29 @@ impl Comparison<'_> {
         compare(now.collect(), then.collect(), |trip| trip.start_us, version, out);
     }
 
-    /// Of sealed chunks.
-    pub(crate) fn coverage(&self, out: &mut Vec<Of<Part>>) {
-        let parts = |(part_us, body): (i64, &Body)| {
-            let covered = body.coverage.as_deref().unwrap_or_default().to_vec();
-            covered.into_iter().map(move |coverage| Part { part_us, coverage })
-        };
+    /// Sealed chunks of which what they cover is to be compared. None where there are none.
+    pub(crate) fn recovered(&self) -> Option<Covered> {
+        let changed = self.device.chunks().iter().filter(|chunk| chunk.stored == 0 && chunk.body.is_some());
+        let (now, then): (Vec<Chunk>, _) = (changed.cloned().collect(), self.then.chunks.clone());
+        (!now.is_empty() || !then.is_empty()).then_some(Covered { id: self.id, now, then })
+    }
+}
+
+/// Chunks of a device as they are now, and those in whose place they are.
+#[derive(Debug)]
+pub(crate) struct Covered {
+    id: u32,
+    now: Vec<Chunk>,
+    then: Vec<Chunk>,
+}
+
+impl Covered {
+    /// Hands over what they cover that the others did not, and retracts what they do no more.
+    pub(crate) fn versions(&self, params: &Params, revision: u32, out: &mut Vec<Of<Part>>) {
+        let parts = |chunks: &[Chunk]| chunks.iter().flat_map(|chunk| chunk.parts(params)).collect();
         let key = |part: &Part| (part.part_us, part.coverage.day_us, part.coverage.cell);
-        let version = |part: Part, is_deleted| self.of(part, false, is_deleted);
-        compare(self.changed().flat_map(parts).collect(), self.then.coverage.clone(), key, version, out);
+        let version = |row, is_deleted| Of { id: self.id, rep: None, is_open: false, is_deleted, revision, row };
+        compare(parts(&self.now), parts(&self.then), key, version, out);
     }
 }
 

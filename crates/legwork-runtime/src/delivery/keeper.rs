@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
 use legwork_state::{Checkpoint, Head, LaneStore, StoreError};
-use legwork_types::{Changes, LaneId, Table};
+use legwork_types::{Changes, LaneId, StateEntry, StateValue, Table, TableSnapshot};
 use tokio::sync::oneshot;
 
 use super::pending::StoredRows;
@@ -139,6 +139,10 @@ impl Keeper {
             parts.into_iter().for_each(|part| self.pending.add(&table, part));
             rows.push((table, StoredRows { batches: stored, files }));
         }
+        for (table, rows) in &changes.rows_later {
+            self.pending.add_unmade(table.name(), Part::new(number, rows.clone()));
+        }
+        let later = (changes.cold_later, changes.rows_later);
         let settled = self.settled.take();
         let of_part = |(name, part): (&str, &Part)| (name.to_owned(), StoredRows::of_batches(part.batches().collect()));
         let carried: Rows = match settled {
@@ -157,7 +161,7 @@ impl Keeper {
         let (store, lane) = (self.store.clone(), self.lane.clone());
         let (send, outcome) = oneshot::channel();
         self.delivery.runtime.spawn(async move {
-            let committed = match (before.await, encoded(checkpoint, rows, carried)) {
+            let committed = match (before.await, encoded(checkpoint, rows, carried, later)) {
                 (false, _) => {
                     let detail = "it is not known whether the topic is still the one that it was".to_owned();
                     Err(StoreError::Unknown { lane, detail })
@@ -189,6 +193,7 @@ impl Keeper {
         let InFlight { head, since, .. } = self.in_flight.take().expect("it was there");
         outcome?;
         self.head = head;
+        self.pending.made(self.head.number);
         Ok(Some(Durable { number: self.head.number, took: now.duration_since(since) }))
     }
 
@@ -231,7 +236,20 @@ impl Keeper {
 
 type Rows = Vec<(String, StoredRows)>;
 
-fn encoded(checkpoint: Checkpoint, rows: Rows, carried: Rows) -> Result<Checkpoint, arrow::error::ArrowError> {
+/// What an operator left to be made off the lane's thread.
+type Later = (Vec<(Vec<u8>, Arc<dyn StateValue>)>, Vec<(Table, Arc<dyn TableSnapshot>)>);
+
+fn encoded(
+    mut checkpoint: Checkpoint,
+    mut rows: Rows,
+    carried: Rows,
+    (cold, made): Later,
+) -> Result<Checkpoint, arrow::error::ArrowError> {
+    checkpoint.cold.extend(cold.into_iter().map(StateEntry::of));
+    for (table, snapshot) in made {
+        let batches = (0..snapshot.n_chunks()).map(|chunk_idx| snapshot.chunk(chunk_idx, None));
+        rows.push((table.name().to_owned(), StoredRows::of_batches(batches.collect())));
+    }
     let bytes = |rows: Rows| {
         let rows = rows.into_iter().filter(|(_, rows)| !rows.is_empty());
         rows.map(|(table, rows)| Ok((table, rows.to_bytes()?))).collect::<Result<Vec<_>, arrow::error::ArrowError>>()

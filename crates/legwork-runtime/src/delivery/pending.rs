@@ -54,6 +54,8 @@ struct PendingTable {
     carried: Option<Part>,
     /// By number.
     parts: Vec<Part>,
+    /// Of the newest checkpoint, while it is on its way: they may not be made yet.
+    unmade: Vec<Part>,
     /// What the lake holds since then, in versions with at least this transaction number.
     covered: Vec<(Instant, u32, Part)>,
     /// The newest transaction number in the lake.
@@ -73,6 +75,19 @@ impl Pending {
     pub(crate) fn add(&mut self, table: &str, part: Part) {
         if part.rows.n_rows() > 0 {
             self.tables.entry(table.to_owned()).or_default().parts.push(part);
+        }
+    }
+
+    /// Adds rows of the newest checkpoint that need not be made yet: they are when it is durable, or when they are asked for.
+    pub(crate) fn add_unmade(&mut self, table: &str, part: Part) {
+        self.tables.entry(table.to_owned()).or_default().unmade.push(part);
+    }
+
+    /// Checkpoint `number` is durable: all its rows have been made.
+    pub(crate) fn made(&mut self, number: u32) {
+        for table in self.tables.values_mut() {
+            let made = table.unmade.extract_if(.., |part| part.number <= number);
+            table.parts.extend(made.filter(|part| part.rows.n_rows() > 0));
         }
     }
 
@@ -142,7 +157,7 @@ impl Pending {
     pub(crate) fn fresh(&self, table: &str) -> Vec<Part> {
         let Some(table) = self.tables.get(table) else { return Vec::new() };
         let covered = table.covered.iter().map(|(_, _, part)| part);
-        covered.chain(&table.carried).chain(&table.parts).cloned().collect()
+        covered.chain(&table.carried).chain(&table.parts).chain(&table.unmade).cloned().collect()
     }
 
     /// Rows carried, by table.
@@ -257,6 +272,33 @@ mod tests {
         pending.cover("t", (5, true), None, now);
         pending.expire(now + GRACE, false);
         assert!(pending.fresh("t").is_empty() && pending.carried().next().is_none());
+    }
+
+    #[test]
+    fn rows_that_are_made_later_are_made_by_who_asks_first() {
+        use legwork_types::LazySnapshot;
+        use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+        let n_made = Arc::new(AtomicUsize::new(0));
+        let lazy = |number: u32, values: &'static [u32]| {
+            let (n_made, schema) = (n_made.clone(), batch("n", &[]).schema());
+            let rows = LazySnapshot::new(schema, move || {
+                n_made.fetch_add(1, Relaxed);
+                batch("n", values)
+            });
+            Part::new(number, Arc::new(rows))
+        };
+        let mut pending = Pending::default();
+        pending.add("t", part(1));
+        pending.add_unmade("t", lazy(2, &[2, 2]));
+        pending.add_unmade("u", lazy(2, &[]));
+        assert_eq!((pending.n_rows(), numbers(&pending.until(1, false)[0].1), n_made.load(Relaxed)), (1, vec![1], 0));
+        let fresh = pending.fresh("t");
+        assert_eq!(fresh[1].batches().map(|batch| batch.num_rows()).sum::<usize>(), 2);
+        pending.made(2);
+        assert_eq!((pending.n_rows(), n_made.load(Relaxed)), (3, 2));
+        assert_eq!(numbers(&pending.until(2, false)[0].1), [1, 2]);
+        assert_eq!(pending.until(2, false).len(), 1, "none of the other table");
     }
 
     #[test]

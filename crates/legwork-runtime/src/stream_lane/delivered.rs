@@ -292,7 +292,8 @@ impl StreamLane {
         let Claim::Held(keeper) = &self.claim else { return Ok(None) };
         let mut rows: Vec<(u32, RecordBatch)> = Vec::new();
         for part in keeper.pending.fresh(table) {
-            rows.extend(part.batches().map(|batch| (part.number, batch)));
+            let batches = part.batches().filter(|batch| batch.num_rows() > 0);
+            rows.extend(batches.map(|batch| (part.number, batch)));
         }
         if let Some((number, batches)) = self.lane.fresh(table) {
             rows.extend(batches.into_iter().map(|batch| (number, batch)));

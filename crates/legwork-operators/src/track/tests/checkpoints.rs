@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::RecordBatch;
 use legwork_types::time::{DAY_US, HOUR_US, LaneClock, MINUTE_US, TimeConfig, window_start};
-use legwork_types::{Changes, Lookup, StateEntry, StateError, Table};
+use legwork_types::{Changes, Lookup, StateEntry, StateError, StateValue, Table};
 use proptest::prelude::*;
 
 use super::properties::{cases, cut, disorder, fleet, windows};
 use super::{Cell, Event, Lane, Random, batch, cells, covered};
-use crate::track::entry::{Key, chunk_value, device_value, index_value};
+use crate::track::entry::{ChunkValue, Key, device_value, index_value};
 use crate::track::{TABLES, Track, TrackConfig};
 use crate::{Need, Operator};
 
@@ -165,7 +165,7 @@ impl Run {
     pub(super) fn checkpoint(&mut self) -> Result<Changes, TestCaseError> {
         self.meet(Need::Tables)?;
         let clock = self.whole.clock;
-        let changes = self.track.checkpoint(&clock);
+        let changes = self.track.checkpoint(&clock).complete();
         let tables: BTreeSet<Table> = changes.rows.iter().map(|(table, _)| *table).collect();
         prop_assert_eq!(tables.len(), changes.rows.len());
         for (table, rows) in &changes.rows {
@@ -316,6 +316,31 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(cases(20))]
+    #[test]
+    fn what_is_made_later_is_as_of_the_checkpoint(seed in any::<u64>(), n_events in 1usize..150) {
+        let mut random = Random(seed);
+        let mut events = fleet(2, n_events, &mut random);
+        disorder(&mut events, &mut random);
+        let config = TrackConfig { has_store: true, memory_bytes_max: 0, ..TrackConfig::default() };
+        let [mut at_once, mut late] = [(); 2].map(|()| track(windows(seed), config, 8));
+        let (mut made, mut to_make) = (Vec::new(), Vec::new());
+        for (events, revision) in cut(&events, &mut random).into_iter().zip(1..) {
+            let clock = LaneClock { revision, newest_us: events.iter().map(|e| e.time_us).max().unwrap(), ..LaneClock::START };
+            for operator in [&mut at_once, &mut late] {
+                operator.apply(&batch(&events), &clock);
+            }
+            made.push(at_once.checkpoint(&clock).complete());
+            to_make.push(late.checkpoint(&clock));
+        }
+        for (made, later) in made.into_iter().zip(to_make) {
+            let later = later.complete();
+            prop_assert_eq!((made.hot, made.cold, made.rows), (later.hot, later.cold, later.rows));
+        }
+    }
+}
+
 /// The store, some checkpoints into a life.
 fn stored() -> Run {
     let mut run = Run::new(TimeConfig::default(), 0, 16);
@@ -423,8 +448,8 @@ fn format_1_is_read_and_written_as_ever() {
         hot.insert(Key::Device(name).to_bytes(), device_value(&device, &run.time, run.track.reps.names()));
         hot.insert(Key::Index(name).to_bytes(), index_value(device.chunks()));
         for chunk in device.chunks() {
-            let value = chunk_value(chunk.n_pings, chunk.body.as_ref().unwrap());
-            cold.insert(Key::Chunk(name, chunk.first_us).to_bytes(), value);
+            let value = ChunkValue { params: run.track.params, chunk: chunk.clone() };
+            cold.insert(Key::Chunk(name, chunk.first_us).to_bytes(), value.to_bytes());
         }
     }
     assert!(hot == run.hot && cold == run.cold, "what is written is not what was read");
