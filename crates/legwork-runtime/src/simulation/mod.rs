@@ -313,6 +313,9 @@ fn whatever_happens_lake_and_live_rows_are_right() {
             eprintln!("seed {seed} failed: LEGWORK_SIM_SEED={seed} runs it alone");
             std::panic::resume_unwind(panic);
         }
+        if seed > 0 && seed % 1_000 == 0 {
+            eprintln!("{seed} of {n_seeds} seeds passed");
+        }
     }
 }
 
