@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use legwork_codec::files::FileError;
+use legwork_kafka::{ErrorKind, KafkaError};
 
 /// The kinds of failure that a caller can tell apart by the exit code.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,11 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
         None if error.chain().filter_map(|cause| cause.downcast_ref::<FileError>()).any(FileError::is_usage) => {
             ExitCode::from(2)
         }
-        None => ExitCode::FAILURE,
+        None => match error.chain().find_map(|cause| cause.downcast_ref::<KafkaError>()).map(KafkaError::kind) {
+            Some(ErrorKind::Retry) => ExitCode::from(75),
+            Some(ErrorKind::Config) => ExitCode::from(78),
+            None => ExitCode::FAILURE,
+        },
     }
 }
 
@@ -48,6 +53,18 @@ pub(crate) fn told(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broker_that_does_not_answer_is_worth_another_try() {
+        let silent = KafkaError::Unreachable {
+            bootstrap: "b:9092".to_owned(),
+            request: "to ask",
+            reason: "timed out".to_owned(),
+        };
+        assert_eq!(code(&anyhow::Error::new(silent).context("creating topics")), ExitCode::from(75));
+        let refused = KafkaError::Client { reason: "no such mechanism".to_owned() };
+        assert_eq!(code(&anyhow::Error::new(refused)), ExitCode::from(78));
+    }
 
     #[test]
     fn a_cause_is_told_once() {

@@ -10,6 +10,18 @@ const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
+/// librdkafka's options that delivery rests on, and what says the same here. With any of them changed, messages would be skipped or read
+/// again without a word.
+const OURS: [(&str, &str); 4] = [
+    (
+        "auto.offset.reset",
+        "kafka.start says where lanes without a checkpoint start, and a lane whose offset is gone must halt",
+    ),
+    ("enable.auto.commit", "offsets are committed after checkpoints"),
+    ("auto.commit.enable", "offsets are committed after checkpoints"),
+    ("enable.auto.offset.store", "offsets are committed after checkpoints"),
+];
+
 /// Refuses what would fail later, or would quietly do something that nobody asks for.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     check_times(config)?;
@@ -99,6 +111,9 @@ fn check_names(config: &Config) -> Result<(), ConfigError> {
             return wrong(key, "a name");
         }
     }
+    if let Some((option, why)) = OURS.iter().find(|(option, _)| config.kafka.options.0.contains_key(*option)) {
+        return Err(ConfigError(format!("kafka.options.{option} cannot be set: {why}")));
+    }
     let currency = &config.business.currency;
     match currency.len() == 3 && currency.bytes().all(|letter| letter.is_ascii_uppercase()) {
         true => Ok(()),
@@ -169,6 +184,8 @@ mod tests {
             "kafka.group= ",
             "kafka.bootstrap=",
             "business.currency=dollars",
+            "kafka.options.auto.offset.reset=earliest",
+            "kafka.options.enable.auto.commit=true",
             "lake.retention.gps_pings=1h",
             "lake.retention.gps_ping=1d",
             "topics.gps.names=[]",
