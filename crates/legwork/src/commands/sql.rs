@@ -19,7 +19,7 @@ use legwork_types::Kind;
 use crate::args::{InputArgs, SqlArgs};
 use crate::config::{self, Config};
 use crate::data;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::output::{self, Format};
 use crate::service::{query_options, wall_clock_us};
 use crate::topics;
@@ -271,9 +271,9 @@ async fn over_postgres(url: &str, sql: &str, as_of: Option<&str>, format: Format
             "over postgres:// values come as text: use the http:// address for --format arrow or parquet".to_owned()
         ));
     }
-    let (client, mut connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
-        .await
-        .map_err(|error| Failure::Temporary(format!("the PostgreSQL address does not answer: {error}")))?;
+    let (client, mut connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.map_err(|error| {
+        Failure::Temporary(format!("the PostgreSQL address does not answer: {}", exit::told(&error.into())))
+    })?;
     let connection = tokio::spawn(async move {
         while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
             if let AsyncMessage::Notice(notice) = message {
@@ -282,7 +282,8 @@ async fn over_postgres(url: &str, sql: &str, as_of: Option<&str>, format: Format
         }
     });
     if let Some(as_of) = as_of {
-        client.simple_query(&format!("SET legwork.as_of = '{}'", as_of.replace('\'', "''"))).await?;
+        let set = format!("SET legwork.as_of = '{}'", as_of.replace('\'', "''"));
+        client.simple_query(&set).await.map_err(postgres_error)?;
     }
     let mut names: Vec<String> = Vec::new();
     let mut rows: Vec<Vec<Option<String>>> = Vec::new();
