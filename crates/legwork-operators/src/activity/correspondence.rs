@@ -25,14 +25,16 @@ pub struct Correspondence<const N: usize> {
     windows: Windows<N>,
 }
 
+/// Counts of a row in the order of the table's columns, and the direction where it is a touch.
+type Shared<const N: usize> = ([u32; N], Option<Direction>);
+
 /// What tells e-mails from messages.
 #[derive(Debug)]
 struct Medium<const N: usize> {
     table: Table,
     channel: &'static str,
     columns: fn(&EventBatch) -> Columns<'_>,
-    /// Counts in the order of the table's columns, and the direction where it is a touch.
-    share: fn(&Columns<'_>, usize) -> ([u32; N], Option<Direction>),
+    share: fn(&Columns<'_>, usize) -> Shared<N>,
 }
 
 impl Correspondence<6> {
@@ -135,7 +137,7 @@ fn message_columns(events: &EventBatch) -> Columns<'_> {
     }
 }
 
-fn share_of_email(columns: &Columns<'_>, row: usize) -> ([u32; 6], Option<Direction>) {
+fn share_of_email(columns: &Columns<'_>, row: usize) -> Shared<6> {
     let by_machine = columns.machine.is_some_and(|machine| machine.is_valid(row) && machine.value(row));
     let by_human = u32::from(!by_machine);
     match columns.what.value(row) {
@@ -149,7 +151,7 @@ fn share_of_email(columns: &Columns<'_>, row: usize) -> ([u32; 6], Option<Direct
     }
 }
 
-fn share_of_message(columns: &Columns<'_>, row: usize) -> ([u32; 3], Option<Direction>) {
+fn share_of_message(columns: &Columns<'_>, row: usize) -> Shared<3> {
     let direction = Direction::parse(columns.what.value(row));
     let is_inbound = u32::from(direction == Direction::Inbound);
     ([1, is_inbound, 1 - is_inbound], Some(direction))
