@@ -38,10 +38,7 @@ impl Findings {
 }
 
 pub(crate) async fn run(args: CheckArgs) -> Result<()> {
-    let mut config = config::load(&args.config.overrides())?;
-    if config.log.level == "info" {
-        config.log.level = "error".to_owned();
-    }
+    let config = config::load_quiet(&args.config.overrides(), "error")?;
     super::start_logging(&config)?;
     let mut findings = Findings::default();
     findings.add("configuration", Status::Ok, "every key is known and every value makes sense");

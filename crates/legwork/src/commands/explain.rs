@@ -4,14 +4,10 @@ use anyhow::Result;
 
 use crate::args::ExplainArgs;
 use crate::exit::Failure;
-use crate::{config, topics};
+use crate::topics;
 
 pub(crate) async fn run(args: ExplainArgs) -> Result<()> {
-    let mut config = config::load(&args.config.overrides())?;
-    if config.log.level == "info" {
-        config.log.level = "warn".to_owned();
-    }
-    super::start_logging(&config)?;
+    let config = super::quiet(&args.config.overrides())?;
     for time in [&args.from, &args.to] {
         topics::parse_time(time).map_err(Failure::Usage)?;
     }

@@ -22,7 +22,7 @@ use std::future::Future;
 use anyhow::{Context, Result};
 
 use crate::args::{Args, Command};
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, Overrides, load_quiet};
 
 /// Runs a command to its end.
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -57,6 +57,14 @@ fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
     // A blocking call that does not end must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done
+}
+
+/// The configuration of a command that answers one question, its log started: it says nothing else unless something is wrong, or somebody
+/// asked for more.
+pub(crate) fn quiet(overrides: &Overrides) -> Result<Config> {
+    let config = load_quiet(overrides, "warn")?;
+    start_logging(&config)?;
+    Ok(config)
 }
 
 /// Log lines go to stderr, as text or JSON.

@@ -17,7 +17,7 @@ use legwork_server::http::NOTICES;
 use legwork_types::Kind;
 
 use crate::args::{InputArgs, SqlArgs};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::data;
 use crate::exit::{self, Failure};
 use crate::output::{self, Format};
@@ -35,12 +35,7 @@ pub(crate) async fn run(args: SqlArgs) -> Result<()> {
     if let Some(window) = args.window {
         overrides.set.push(("time.window".to_owned(), window.to_string()));
     }
-    let mut config = config::load(&overrides)?;
-    if overrides.set.iter().all(|(key, _)| key != "log.level") && config.log.level == "info" {
-        // A command that answers one question says nothing else unless something is wrong.
-        config.log.level = "warn".to_owned();
-    }
-    super::start_logging(&config)?;
+    let mut config = super::quiet(&overrides)?;
     let sql = statement(args.sql)?;
     if args.data.is_some() {
         data::place(&mut config, args.data.as_deref())?;

@@ -12,16 +12,12 @@ use legwork_types::MessageBatch;
 
 use crate::args::TapArgs;
 use crate::exit::Failure;
-use crate::{config, topics};
+use crate::topics;
 
 const LIMIT: BatchLimit = BatchLimit { n_messages_max: 1_024, n_bytes_max: 4 << 20 };
 
 pub(crate) async fn run(args: TapArgs) -> Result<()> {
-    let mut config = config::load(&args.config.overrides())?;
-    if config.log.level == "info" {
-        config.log.level = "warn".to_owned();
-    }
-    super::start_logging(&config)?;
+    let config = super::quiet(&args.config.overrides())?;
     let registry = topics::registry(&config, tokio::runtime::Handle::current())?;
     let known = topics::topics(&config, &registry);
     let Some(topic) = known.iter().find(|topic| *topic.name == *args.topic).cloned() else {

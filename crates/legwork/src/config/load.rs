@@ -32,7 +32,16 @@ pub(crate) struct ConfigError(pub(crate) String);
 
 /// Reads all layers.
 pub(crate) fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
-    let mut merged = Table::new();
+    layered(Table::new(), overrides)
+}
+
+/// As [`load`], with another default of `log.level`.
+pub(crate) fn load_quiet(overrides: &Overrides, log_level: &str) -> Result<Config, ConfigError> {
+    let log = Table::from_iter([("level".to_owned(), Value::from(log_level))]);
+    layered(Table::from_iter([("log".to_owned(), Value::Table(log))]), overrides)
+}
+
+fn layered(mut merged: Table, overrides: &Overrides) -> Result<Config, ConfigError> {
     if let Some(path) = file(overrides)? {
         let text = std::fs::read_to_string(&path)
             .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
@@ -350,6 +359,18 @@ mod tests {
         let shown = masked(&config)?;
         assert!(!shown.contains("hush") && shown.contains("https://legwork:***@registry/path@2"), "{shown}");
         assert!(shown.contains("eu-central-1"), "{shown}");
+        Ok(())
+    }
+
+    #[test]
+    fn whoever_asks_for_a_log_level_gets_it() -> Result<(), ConfigError> {
+        let level = |set: &[(&str, &str)]| {
+            let set = set.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            load_quiet(&Overrides { file: None, set }, "warn").map(|config| config.log.level)
+        };
+        assert_eq!(level(&[])?, "warn");
+        assert_eq!(level(&[("log.format", "json")])?, "warn");
+        assert_eq!(level(&[("log.level", "info")])?, "info");
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use legwork_state::StateStore;
 use legwork_types::{Kind, LaneId, LaneStatus};
 
 use self::set::{Manifest, Set};
-use super::lanes::quiet;
+use super::lanes::configured;
 use super::sql::{UNBOUNDED_US, inputs, progress_bar};
 use crate::args::BackfillArgs;
 use crate::config::Config;
@@ -23,7 +23,7 @@ use crate::exit::Failure;
 use crate::{data, topics};
 
 pub(super) async fn run(args: BackfillArgs) -> Result<()> {
-    let config = quiet(&args.config.overrides(), args.data.data.as_deref())?;
+    let config = configured(&args.config.overrides(), args.data.data.as_deref())?;
     if args.files.input.is_empty() {
         bail!(Failure::Usage("no files: give some, such as --input gps=pings.csv.gz".to_owned()));
     }

@@ -11,7 +11,7 @@ use legwork_state::recovery::TableSeen;
 use legwork_types::{Kind, LaneId};
 
 use crate::args::LanesCommand;
-use crate::config::{self, Config, Overrides};
+use crate::config::{Config, Overrides};
 use crate::topics;
 
 pub(super) use list::problem;
@@ -19,23 +19,19 @@ pub(super) use list::problem;
 pub(super) async fn run(command: LanesCommand) -> Result<()> {
     match command {
         LanesCommand::List(args) => {
-            let config = quiet(&args.config.overrides(), args.data.data.as_deref())?;
+            let config = configured(&args.config.overrides(), args.data.data.as_deref())?;
             list::run(&config, args.format).await
         }
         LanesCommand::Accept(args) => {
-            let config = quiet(&args.config.overrides(), args.data.data.as_deref())?;
+            let config = configured(&args.config.overrides(), args.data.data.as_deref())?;
             accept::run(&config, &args).await
         }
     }
 }
 
-/// The configuration of a command that says nothing unless something is wrong.
-pub(super) fn quiet(overrides: &Overrides, data: Option<&str>) -> Result<Config> {
-    let mut config = config::load(overrides)?;
-    if overrides.set.iter().all(|(key, _)| key != "log.level") && config.log.level == "info" {
-        config.log.level = "warn".to_owned();
-    }
-    super::start_logging(&config)?;
+/// The configuration of a command over store and lake at `data`.
+pub(super) fn configured(overrides: &Overrides, data: Option<&str>) -> Result<Config> {
+    let mut config = super::quiet(overrides)?;
     crate::data::place(&mut config, data)?;
     Ok(config)
 }

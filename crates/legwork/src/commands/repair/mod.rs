@@ -22,7 +22,7 @@ use legwork_types::{Kind, LaneId, Table};
 use self::compare::{Difference, Zone, compare, versions};
 use self::load::{Loader, Touched};
 pub(crate) use self::schedule::{RepairMetrics, repair_due};
-use super::lanes::{kind_of, quiet};
+use super::lanes::{configured, kind_of};
 use crate::args::RepairArgs;
 use crate::config::Config;
 use crate::delivery::Kept;
@@ -54,7 +54,7 @@ struct Summary {
 }
 
 pub(super) async fn run(args: RepairArgs) -> Result<()> {
-    let config = quiet(&args.config.overrides(), args.data.data.as_deref())?;
+    let config = configured(&args.config.overrides(), args.data.data.as_deref())?;
     let [from_us, to_us] = [&args.from, &args.to].map(|time| topics::parse_time(time));
     let (from_us, to_us) = (from_us.map_err(Failure::Usage)?, to_us.map_err(Failure::Usage)?);
     if from_us >= to_us {
