@@ -2,7 +2,8 @@
 
 What is measured, on the reference workload W1 (5,000,000 pings of 10,000 reps, 2 h of event time, disorder up to 30 s, 4 partitions, lz4):
 a bare librdkafka consumer that only counts; Legwork with everything on; a naive consumer, a row at a time. Then Legwork's memory with
-100,000 reps of 50 pings in 8 partitions, and its delay from arrival to SQL at 20,000 events a second.
+100,000 reps of 50 pings in 8 partitions, and its delay from arrival to SQL at 20,000 events a second. Before all that the track operator alone,
+beside what is demanded of it: late pings, memory, many devices, the pause at a checkpoint. With `track` as its argument it measures only that.
 """
 
 import json
@@ -108,6 +109,34 @@ def buckets(up):
     return {le: int(n) for le, n in re.findall(r'^legwork_event_visible_delay_seconds_bucket\{le="([^"]+)"\} (\d+)', text, re.M)}
 
 
+def holds(what, found, demand, unit=""):
+    """A line: what was found beside what is demanded of it."""
+    kind, bound = demand
+    is_met = found >= bound if kind == "at least" else found <= bound
+    print(f"{what:<58} {found:8.2f} {unit:<6} {kind} {bound:g}{'' if is_met else '   MISSED'}")
+
+
+def track():
+    """The track operator alone, on one thread."""
+    shared = Path(os.environ.get("LEGWORK_SHARED", ROOT.parent / "shared"))
+    recorded = shared / "data/geolife_sample.csv.gz"
+    args = ["--recorded", recorded] if recorded.exists() else []
+    found = json.loads(call(TARGET / "legwork-bench", "track", *args))
+    print(f"track operator alone: {found['ns_a_ping']:.0f} ns a ping of W1 in order of time")
+    holds("  in order, of the throughput without late horizon", found["ns_a_ping_no_horizon"] / found["ns_a_ping"], ("at least", 0.9))
+    holds("  5 % up to 6 h late, of the throughput in order", found["ns_a_ping"] / found["ns_a_ping_late"], ("at least", 0.5))
+    holds("  W1, memory a ping", found["bytes_a_ping"], ("at most", 20), "bytes")
+    if found["bytes_a_ping_recorded"] is None:
+        print(f"  GeoLife, memory a ping: not measured, there is no {recorded}")
+    else:
+        holds("  GeoLife, memory a ping", found["bytes_a_ping_recorded"], ("at most", 12), "bytes")
+    holds("  idle device of 1,000,000, name and rep included", found["bytes_an_idle_device"], ("at most", 150), "bytes")
+    holds("  cost of a ping, 1,000,000 to 10,000 devices", found["ns_a_ping_1_000_000"] / found["ns_a_ping_10_000"], ("at most", 5))
+    pauses = sorted(found["pauses_ms"])
+    holds(f"  pause at a checkpoint, 10,000 devices, p99 of {len(pauses)}", pauses[-(len(pauses) // 100) - 1], ("at most", 50), "ms")
+    print(f"  pause at a checkpoint, median {pauses[len(pauses) // 2]:.1f} ms")
+
+
 def main():
     folder = tempfile.mkdtemp(prefix="legwork-bench-")
     kafka_dir = folder + "/kafka"
@@ -117,6 +146,7 @@ def main():
     try:
         url = json.loads(registry.stdout.readline())["registry"]
         print(f"# {platform.machine()}, {os.cpu_count()} cores, {platform.platform()}; command: make bench")
+        track()
         make_topic(kafka, kafka_dir, "w1", 4)
         ids = register(url, "w1")
         child(TARGET / "legwork-bench", "produce", "--bootstrap", kafka, "--topic", "w1", "--schema-id", ids, "--reps", N // 500)
@@ -172,4 +202,7 @@ def main():
         call(script, "down", "--dir", kafka_dir, "--wipe")
 
 
-main()
+if sys.argv[1:] == ["track"]:
+    track()
+else:
+    main()

@@ -77,9 +77,6 @@ enum Command {
 fn main() -> Result<()> {
     match Args::parse().command {
         Command::Schema => say(W1_SCHEMA.to_owned()),
-        Command::Track { .. } if std::env::var("ONLY").is_ok() => {
-            say(track::scratch(&std::env::var("ONLY")?)?.to_string())
-        }
         Command::Track { recorded } => say(track::figures(recorded)?.to_string()),
         Command::Produce { bootstrap, topic, schema_id, reps, pings, seed, garbage_every } => {
             let config =

@@ -107,17 +107,20 @@ fn best(config: &W1Config, time: TimeConfig) -> Result<Run> {
     Ok(runs.swap_remove(0))
 }
 
-/// Milliseconds of each checkpoint of a lane of whose devices every one is touched in between.
+/// Checkpoints of which the pause is measured.
+const N_PAUSES: u64 = 50;
+
+/// How long each checkpoint keeps the lane from reading on, milliseconds, where every device is heard of in between.
 fn pauses(config: W1Config) -> Result<Vec<f64>> {
     let mut lane = Lane::new(TimeConfig::default(), TrackConfig { has_store: true, ..TrackConfig::default() });
-    let (mut pauses_ms, every) = (Vec::new(), config.n_pings() / 10);
+    let (mut pauses_ms, every) = (Vec::new(), config.n_pings() / N_PAUSES);
     for events in batches(config) {
         lane.apply(&events)?;
         if lane.n_pings / every > pauses_ms.len() as u64 {
             let begun = running_ns()?;
             let changes = lane.track.checkpoint(&lane.clock);
             pauses_ms.push((running_ns()? - begun) as f64 / 1e6);
-            // What another thread makes of it.
+            // What another thread does.
             drop(changes.complete());
             lane.track.committed(lane.clock.revision);
             lane.clock.revision += 1;
@@ -163,15 +166,4 @@ pub(crate) fn figures(recorded: Option<PathBuf>) -> Result<Value> {
         "ns_a_ping_1_000_000": million.ns_a_ping,
         "pauses_ms": pauses_ms,
     }))
-}
-
-pub(crate) fn scratch(what: &str) -> Result<Value> {
-    let w1 = in_order();
-    let time = TimeConfig::default();
-    if what == "pauses" {
-        return Ok(json!(pauses(w1)?));
-    }
-    let a = run(w1.clone(), time)?;
-    let b = run(W1Config { late_share: 0.05, ..w1.clone() }, time)?;
-    Ok(json!([a.ns_a_ping, b.ns_a_ping, a.ns_a_ping / b.ns_a_ping, a.bytes_a_ping]))
 }

@@ -92,7 +92,7 @@ fn parsed<'a, T: Deserialize<'a>>(key: &[u8], value: &'a [u8]) -> Result<T, Stat
 }
 
 /// Bytes of an entry beside its lists of bytes, mostly.
-const ENTRY_BYTES: usize = 1_024;
+const ENTRY_BYTES: usize = 512;
 
 /// `n_bytes`: how many its lists of bytes have.
 fn written<T: Serialize>(n_bytes: usize, wire: &T) -> Vec<u8> {

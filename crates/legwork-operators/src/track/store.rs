@@ -81,20 +81,18 @@ impl Track {
 
     pub(super) fn take_changes(&mut self, clock: &LaneClock) -> Changes {
         self.settle_at(clock);
-        let ids = self.changed(clock);
-        let (mut versions, mut covered) = (Versions::default(), Vec::new());
-        self.compare(&ids, clock, |comparison| {
-            comparison.all(&mut versions);
-            covered.extend(comparison.recovered());
-        });
-        let batches = TABLES.iter().filter_map(|table| Some((*table, versions.batch(&self.source(), *table)?)));
-        let mut changes = Changes { rows: batches.collect(), ..Changes::default() };
-        drop(versions);
+        let (mut changes, mut versions, mut covered) = (Changes::default(), Versions::default(), Vec::new());
+        for id in self.changed(clock) {
+            self.compare(&[id], clock, |comparison| {
+                comparison.all(&mut versions);
+                covered.extend(comparison.recovered());
+            });
+            self.hand_over(id, clock, &mut changes);
+        }
+        let rows = |table: &Table| Some((*table, versions.batch(&self.source(), *table)?));
+        changes.rows = TABLES.iter().filter_map(rows).collect();
         if !covered.is_empty() {
             changes.rows_later.push((Table::DeviceCoverage, self.cover_later(covered, clock.revision)));
-        }
-        for id in ids {
-            self.hand_over(id, clock, &mut changes);
         }
         self.stored.touched.clear();
         self.revision = clock.revision.saturating_add(1);
