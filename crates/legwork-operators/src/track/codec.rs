@@ -147,27 +147,33 @@ fn unmixed(before: f32, mix: u64, short: bool) -> f32 {
 /// Bytes that a ping takes at most: flags, rep and seven fields of 70 bits, behind a begun byte and rounded up.
 const PING_BYTES_MAX: usize = 80;
 
-/// The bits of one ping, put together before they are appended.
-struct Bits {
+/// The bits of one ping, appended four bytes at a time.
+struct Bits<'a> {
+    bytes: &'a mut Vec<u8>,
     word: u64,
     /// Bits in `word`, fewer than 32.
     n: u32,
-    bytes: [u8; PING_BYTES_MAX],
-    n_bytes: usize,
 }
 
-impl Bits {
+impl Bits<'_> {
     /// Appends `n_bits` bits, at most 32. `value` has no others.
     #[inline(always)]
     fn put(&mut self, value: u64, n_bits: u32) {
         self.word |= value << self.n;
         self.n += n_bits;
         if self.n >= 32 {
-            self.bytes[self.n_bytes..self.n_bytes + 4].copy_from_slice(&(self.word as u32).to_le_bytes());
-            self.n_bytes += 4;
+            self.bytes.extend_from_slice(&(self.word as u32).to_le_bytes());
             self.word >>= 32;
             self.n -= 32;
         }
+    }
+
+    /// Appends the rest. *Returns* free bits in the last byte.
+    #[inline(always)]
+    fn end(self) -> u32 {
+        let n_rest = self.n.div_ceil(8);
+        (0..n_rest).for_each(|at| self.bytes.push((self.word >> (8 * at)) as u8));
+        n_rest * 8 - self.n
     }
 
     /// Appends a difference; `before` is the width of the last one.
@@ -232,11 +238,12 @@ impl Writer {
     }
 
     pub(crate) fn new() -> Writer {
-        Writer::with_capacity(0)
+        Writer { bytes: Vec::new(), n_free: 0, context: START }
     }
 
+    /// For so many bytes, about.
     pub(crate) fn with_capacity(n_bytes: usize) -> Writer {
-        Writer { bytes: Vec::with_capacity(n_bytes), n_free: 0, context: START }
+        Writer { bytes: Vec::with_capacity(n_bytes + PING_BYTES_MAX), n_free: 0, context: START }
     }
 
     /// Goes on after pings that were written before. None when they are damaged.
@@ -288,11 +295,12 @@ impl Writer {
         flags |= has(short, IS_SHORT);
         flags |= has(ping.rep != before.rep, NEW_REP);
         let now = &mut self.context;
-        let mut bits = Bits { word: 0, n: 0, bytes: [0; PING_BYTES_MAX], n_bytes: 0 };
-        if self.n_free > 0 {
-            bits.n = 8 - self.n_free;
-            bits.word = self.bytes.pop().map_or(0, u64::from);
+        if self.bytes.capacity() - self.bytes.len() < PING_BYTES_MAX {
+            // Many devices hold few pings each: grow by little, but not through every size class of the allocator.
+            self.bytes.reserve_exact((self.bytes.len() / 8).max(128));
         }
+        let (n, word) = if self.n_free > 0 { (8 - self.n_free, self.bytes.pop().map_or(0, u64::from)) } else { (0, 0) };
+        let mut bits = Bits { bytes: &mut self.bytes, word, n };
         if flags == before.flags {
             bits.put(0, 1);
         } else {
@@ -323,22 +331,12 @@ impl Writer {
             now.sent_lag_us = ping.sent_us.wrapping_sub(ping.time_us);
             bits.field(&mut now.widths[SENT], zigzag(now.sent_lag_us.wrapping_sub(before.sent_lag_us)));
         }
-        self.append(&bits);
-    }
-
-    #[inline(always)]
-    fn append(&mut self, bits: &Bits) {
-        let n_rest = bits.n.div_ceil(8) as usize;
-        let needed = self.bytes.len() + bits.n_bytes + n_rest;
-        if needed > self.bytes.capacity() {
-            // Many devices hold few pings each: grow by little, but not through every size class of the allocator.
-            self.bytes.reserve_exact((needed / 8).max(128));
-        }
-        self.bytes.extend_from_slice(&bits.bytes[..bits.n_bytes]);
-        self.bytes.extend_from_slice(&bits.word.to_le_bytes()[..n_rest]);
-        self.n_free = n_rest as u32 * 8 - bits.n;
+        self.n_free = bits.end();
     }
 }
+
+/// Bits of a word that begins within a byte.
+const PEEKED_BITS: u32 = u64::BITS - 7;
 
 /// Where a [`Reader`] stands.
 #[derive(Clone, Copy, Debug)]
@@ -381,26 +379,48 @@ impl<'a> Reader<'a> {
         if n_bits == 0 {
             return 0;
         }
+        let mut value = self.peek();
         let (byte, shift) = (self.at_bit / 8, (self.at_bit % 8) as u32);
         self.at_bit += n_bits as usize;
-        let mut word = [0u8; 8];
-        // Behind damaged bytes there may be nothing.
-        let rest = self.bytes.get(byte..).unwrap_or(&[]);
-        let n_bytes = rest.len().min(8);
-        word[..n_bytes].copy_from_slice(&rest[..n_bytes]);
-        let mut value = u64::from_le_bytes(word) >> shift;
         if n_bits + shift > 64 {
-            value |= rest.get(8).map_or(0, |byte| u64::from(*byte)) << (64 - shift);
+            value |= self.bytes.get(byte + 8).map_or(0, |byte| u64::from(*byte)) << (64 - shift);
         }
         if n_bits == 64 { value } else { value & ((1 << n_bits) - 1) }
     }
 
+    /// The next bits, [`PEEKED_BITS`] at least; zeros behind the last byte.
+    #[inline(always)]
+    fn peek(&self) -> u64 {
+        let (byte, shift) = (self.at_bit / 8, self.at_bit % 8);
+        let word =
+            self.bytes.get(byte..).and_then(<[u8]>::first_chunk).map_or_else(|| self.last_word(byte), |word| *word);
+        u64::from_le_bytes(word) >> shift
+    }
+
+    /// The last bytes. Behind damaged ones there may be none.
+    #[cold]
+    fn last_word(&self, byte: usize) -> [u8; 8] {
+        let rest = self.bytes.get(byte..).unwrap_or(&[]);
+        std::array::from_fn(|at| rest.get(at).copied().unwrap_or(0))
+    }
+
     #[inline]
     fn field(&mut self, field: usize) -> u64 {
-        if self.bits(1) == 1 {
-            self.context.widths[field] = self.bits(5) as u8;
+        let ahead = self.peek();
+        let n_head = if ahead & 1 == 1 {
+            self.context.widths[field] = (ahead >> 1 & 31) as u8;
+            6
+        } else {
+            1
+        };
+        self.at_bit += n_head as usize;
+        let n_bits = n_bits(self.context.widths[field]);
+        if n_head + n_bits <= PEEKED_BITS {
+            self.at_bit += n_bits as usize;
+            ahead >> n_head & ((1 << n_bits) - 1)
+        } else {
+            self.bits(n_bits)
         }
-        self.bits(n_bits(self.context.widths[field]))
     }
 }
 

@@ -61,3 +61,47 @@ impl Times {
         self.hashes.contains(&hash(time_us))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::track::codec::Writer;
+    use crate::track::ping::{NO_REP, NO_TIME};
+
+    fn ping(time_us: i64) -> Ping {
+        Ping {
+            time_us,
+            sent_us: NO_TIME,
+            lat: 48.0 + time_us as f64 * 1e-7,
+            lon: 11.0,
+            odometer_m: f64::NAN,
+            accuracy_m: 5.0,
+            speed_mps: f32::NAN,
+            battery_pct: f32::NAN,
+            rep: NO_REP,
+            mock: false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn times_are_found_also_after_others_were_appended(times in proptest::collection::btree_set(0i64..1 << 40, 1..300),
+                                                           cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..5)) {
+            let times: Vec<i64> = times.into_iter().collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(times.len())).collect();
+            cuts.push(times.len());
+            cuts.sort_unstable();
+            let (mut deferred, mut writer, mut n_pings) = (Deferred::default(), Writer::new(), 0);
+            for cut in cuts {
+                times[n_pings..cut].iter().for_each(|time_us| writer.push(&ping(*time_us)));
+                n_pings = cut;
+                let mut may_have = |time_us| deferred.may_have(times[0], writer.bytes(), n_pings as u32, time_us);
+                prop_assert!(times[..n_pings].iter().all(|time_us| may_have(*time_us)));
+                let n_found = (0..1000).filter(|n| may_have((1 << 41) + n * 7_777_777)).count();
+                prop_assert!(n_found < 50, "{n_found} of 1000 are taken for others");
+            }
+        }
+    }
+}

@@ -67,8 +67,9 @@ const CHUNK_LEN: u32 = 256;
 /// Pings that wait to be put among the others, in all devices: so many may in any case.
 const UNSETTLED_MIN: usize = 65_536;
 
-/// More may where more are held: one in so many. To put them among the others takes folding most of these again, so that each is folded
-/// about twice, however late pings come; and those that wait take about a third of the memory of these.
+/// More may where more are held: one in so many. To put them among the others takes folding most of these again, which pays for many at
+/// once: where one ping in twenty is late, by whatever time, each is folded again about once. Those that wait take up to a third of the
+/// memory of these.
 const HELD_PER_UNSETTLED: usize = 16;
 
 /// Devices that are fetched into the cache together: one after the other, most of the time would be spent waiting for memory.

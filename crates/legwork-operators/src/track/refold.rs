@@ -271,28 +271,30 @@ impl Refold<'_> {
     fn write(
         &mut self,
         mut start: Option<Box<Start>>,
-        pings: impl Iterator<Item = Ping>,
+        mut pings: impl Iterator<Item = Ping>,
         (n_max, n_bytes): (usize, usize),
         is_open: bool,
     ) {
         let n_chunks = (n_max / self.params.chunk_len as usize).max(1);
         let per_chunk = n_max.div_ceil(n_chunks).max(1);
-        let mut pings = pings.peekable();
-        while let Some(first_us) = pings.peek().map(|ping| ping.time_us) {
+        let mut next = pings.next();
+        while let Some(first_us) = next.map(|ping| ping.time_us) {
             let mut writer = Writer::with_capacity(n_bytes / n_chunks + n_bytes / 8);
             let (mut n_pings, mut battery_pct) = (0, f32::NAN);
-            for ping in pings.by_ref().take(per_chunk) {
+            while let Some(ping) = next.filter(|_| n_pings < per_chunk) {
                 self.step(&ping);
                 writer.push(&ping);
                 n_pings += 1;
                 battery_pct = ping.battery_pct;
+                next = pings.next();
             }
-            if is_open && pings.peek().is_none() {
+            let n_pings = n_pings as u32;
+            if is_open && next.is_none() {
                 self.opened = Some(Opened { start: start.take(), writer, n_pings, battery_pct });
             } else {
-                let next = self.here();
+                let here = self.here();
                 self.push(start.take(), first_us, n_pings, writer.into_bytes());
-                start = Some(Box::new(next));
+                start = Some(Box::new(here));
             }
         }
     }
