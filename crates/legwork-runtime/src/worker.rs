@@ -51,8 +51,11 @@ pub(crate) struct Told<T> {
     pub(crate) missing: Option<MissingLane>,
 }
 
-/// Where answers of all lanes of a worker go.
-pub(crate) type Reply<T> = oneshot::Sender<Result<Vec<T>, LiveError>>;
+/// Answers of all lanes of a worker.
+type Answers<T> = Result<Vec<T>, LiveError>;
+
+/// Where they go.
+pub(crate) type Reply<T> = oneshot::Sender<Answers<T>>;
 
 /// Runs a closure when its last holder lets go of it.
 pub(crate) struct Done(Mutex<Option<Box<dyn FnOnce() + Send>>>);
@@ -200,7 +203,7 @@ impl Run {
     /// *Returns* false when the worker is to stop.
     fn obey(&mut self, commands: Vec<Command>) -> bool {
         // Questions for the same table that came together get the same snapshot.
-        let mut taken: HashMap<String, Result<Vec<Told<Arc<dyn TableSnapshot>>>, LiveError>> = HashMap::new();
+        let mut taken: HashMap<String, Answers<Told<Arc<dyn TableSnapshot>>>> = HashMap::new();
         for command in commands {
             // Whoever asked may have gone meanwhile: a reply that nobody takes is dropped.
             match command {
@@ -249,7 +252,7 @@ impl Run {
     fn ask<T>(
         &mut self,
         mut question: impl FnMut(&mut StreamLane) -> Result<Option<T>, LiveError>,
-    ) -> Result<Vec<Told<T>>, LiveError> {
+    ) -> Answers<Told<T>> {
         let now = Instant::now();
         let told = |lane: &mut StreamLane| {
             let answer = question(lane)?;
