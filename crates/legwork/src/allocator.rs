@@ -1,4 +1,5 @@
-//! How the allocator asks the system for memory.
+//! How the allocator asks the system for memory, and gives it back.
+#![allow(unsafe_code, reason = "the allocator is C; the one function of it that is called here takes a flag")]
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -16,4 +17,15 @@ pub(crate) fn settle() {
     let unset = OPTIONS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
     // It only returns when it failed: then the program goes on with more memory than it needs.
     let _failed = Command::new(program).args(std::env::args_os().skip(1)).envs(unset).exec();
+}
+
+unsafe extern "C" {
+    /// mimalloc's: gives back what the calling thread has freed.
+    safe fn mi_collect(force: bool);
+}
+
+/// Gives memory back to the system that this thread has freed. mimalloc does so in passing, while the thread goes on allocating: one
+/// that has caught up and rests would keep what the last batches took.
+pub(crate) fn give_back() {
+    mi_collect(true);
 }
