@@ -133,8 +133,9 @@ impl KafkaConfig {
         let queue_kib = (share_bytes >> 10).clamp(64, 2_097_151);
         // librdkafka asks for another piece while the queue is below this, so half of the share is left for that piece.
         let queue_messages = (share_bytes / 2 / MESSAGE_OVERHEAD_BYTES).clamp(100, 100_000);
-        // Pieces of 1 MiB are cheap enough for the broker; they come compressed and grow several times when unpacked.
-        let piece_bytes = (share_bytes / 8).clamp(64 << 10, 1 << 20);
+        // Pieces of 512 KiB and more are cheap enough for the broker. They come compressed, and small messages take ten times the bytes
+        // once they are unpacked, each with what librdkafka adds.
+        let piece_bytes = (share_bytes / 16).clamp(64 << 10, 1 << 20);
         let answer_bytes = (queues_bytes / 2).clamp(self.message_bytes_max.max(piece_bytes), 50 << 20);
         let mut config = self.client();
         config

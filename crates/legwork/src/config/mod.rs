@@ -243,7 +243,7 @@ section! {
         /// Whether every accepted event is kept as a table of its own.
         raw_events: bool = true,
         /// Memory for events of all kinds; beyond it they go to the cache folder.
-        raw_events_memory_max: Size = mib(32),
+        raw_events_memory_max: Size = mib(8),
         /// Space in the cache folder for events; beyond it the oldest go, counted in legwork_raw_events_dropped_total.
         raw_events_disk_max: Size = Size(8 << 30),
     }
