@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, new_empty_array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, new_empty_array};
 use arrow::compute::{filter, interleave};
-use legwork_types::{Kind, RejectReason};
+use legwork_types::{Kind, RejectReason, all_but};
 
 use crate::validate::{normalise, validate};
 
@@ -100,14 +100,18 @@ impl Columns {
         }
         let mut faulty = HashSet::with_capacity(self.faults.len());
         self.faults.retain(|(message, ..)| faulty.insert(*message));
-        let keep: BooleanArray = self.message_rows.iter().map(|message| Some(!faulty.contains(message))).collect();
-        if keep.false_count() == 0 {
+        // Few messages are at fault: each is looked for among the rows, not each row among them.
+        let rows = faulty.iter().filter_map(|message| self.message_rows.binary_search(message).ok());
+        let rows: Vec<u32> = rows.map(|row| row as u32).collect();
+        if rows.is_empty() {
             return;
         }
+        let keep = all_but(self.message_rows.len(), &rows);
         for array in &mut self.arrays {
             *array = filter(array, &keep).expect("the mask has the column's length");
         }
-        self.message_rows.retain(|message| !faulty.contains(message));
+        let mut kept = keep.values().iter();
+        self.message_rows.retain(|_| kept.next().is_some_and(|is_kept| is_kept));
     }
 }
 

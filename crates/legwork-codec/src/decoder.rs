@@ -77,6 +77,8 @@ struct AvroWriters {
     slot_by_id: HashMap<u32, usize>,
     /// Id and slot of the newest message: most messages have the schema of the one before.
     newest: Option<(u32, usize)>,
+    /// One whose answer was under way when decoding was tried last.
+    pending: Option<u32>,
 }
 
 /// Ids that are asked for at once.
@@ -92,9 +94,13 @@ impl Decoder {
     /// A decoder for one lane. Values larger than `message_bytes_max` are rejected.
     pub fn new(kind: Kind, format: Format, message_bytes_max: usize) -> Decoder {
         let body = match format {
-            Format::Avro(registry) => {
-                Body::Avro(AvroWriters { registry, slots: Vec::new(), slot_by_id: HashMap::new(), newest: None })
-            }
+            Format::Avro(registry) => Body::Avro(AvroWriters {
+                registry,
+                slots: Vec::new(),
+                slot_by_id: HashMap::new(),
+                newest: None,
+                pending: None,
+            }),
             Format::Json => Body::Json(Box::new(JsonDecoder::new(kind))),
         };
         Decoder { kind, message_bytes_max, body }
@@ -180,8 +186,12 @@ enum Pushed {
 impl Body {
     /// Asks for all schemas that the messages need and that are not known yet, together: a batch with many unknown ids would otherwise
     /// cost a round trip each, one after the other. *Returns* one whose answer is under way.
-    fn ask_ahead(&self, messages: &MessageBatch, from: usize) -> Option<u32> {
+    fn ask_ahead(&mut self, messages: &MessageBatch, from: usize) -> Option<u32> {
         let Body::Avro(writers) = self else { return None };
+        // Decoding is tried again with each answer: not worth looking through all messages while one is known to be missing.
+        if let Some(id) = writers.pending.filter(|id| matches!(writers.registry.lookup(*id), Lookup::Pending)) {
+            return Some(id);
+        }
         let mut newest = writers.newest.map(|(id, _)| id);
         let mut unknown = BTreeSet::new();
         for message_idx in from..messages.len() {
@@ -197,13 +207,10 @@ impl Body {
                 None => {}
             }
         }
-        let mut pending = None;
-        for id in unknown {
-            if matches!(writers.registry.lookup(id), Lookup::Pending) {
-                pending = Some(id);
-            }
-        }
-        pending
+        // The one that was asked for last, whose answer will come last.
+        writers.pending =
+            unknown.into_iter().filter(|id| matches!(writers.registry.lookup(*id), Lookup::Pending)).last();
+        writers.pending
     }
 
     #[inline]

@@ -308,7 +308,9 @@ impl Inner {
             let mut entries = self.entries.lock();
             entries.insert(id, entry);
             let is_negative = |entry: &Entry| matches!(entry, Entry::Negative { .. });
-            if entries.values().filter(|entry| is_negative(entry)).count() > NEGATIVES_MAX {
+            if entries.len() > NEGATIVES_MAX
+                && entries.values().filter(|entry| is_negative(entry)).count() > NEGATIVES_MAX
+            {
                 entries.retain(|_, entry| !is_negative(entry));
             }
         }

@@ -171,7 +171,7 @@ fn validated(events: EventBatch, rejects: &mut Vec<legwork_types::Reject>) -> Ev
             rejects.push(reject_row(&events, row as usize, reason, &detail, &Rows));
         }
     }
-    events.take(&rows::others(events.n_rows(), &refused))
+    events.without(&refused)
 }
 
 /// Rows of files: what stands for the message is the row as JSON.

@@ -213,7 +213,7 @@ impl Lane {
             rejects.push(reject_row(&events, row as usize, reason, reason_detail(reason), origin));
         }
         let refused: Vec<u32> = refused.iter().map(|(row, _)| *row).collect();
-        events.take(&rows::others(events.n_rows(), &refused))
+        events.without(&refused)
     }
 
     /// Accounts for the verdicts and keeps the events that are to be kept.
@@ -232,7 +232,7 @@ impl Lane {
             Some(log) if verdicts.refused.is_empty() => log.push(events),
             Some(log) => {
                 let refused: Vec<u32> = verdicts.refused.iter().map(|(row, _)| *row).collect();
-                log.push(&events.take(&rows::others(events.n_rows(), &refused)))
+                log.push(&events.without(&refused))
             }
             None => 0,
         };

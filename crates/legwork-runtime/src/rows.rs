@@ -7,13 +7,6 @@ use arrow::array::{
 };
 use legwork_types::{EventBatch, LaneStatus, Reject, Table};
 
-/// The rows of 0..n that are not among `refused`, which ascends.
-pub(crate) fn others(n_rows: usize, refused: &[u32]) -> Vec<u32> {
-    let mut refused = refused.iter().copied().peekable();
-    let n_rows = u32::try_from(n_rows).expect("a batch has fewer than 2^32 rows");
-    (0..n_rows).filter(|row| refused.next_if_eq(row).is_none()).collect()
-}
-
 /// The rows `from..to` of a batch.
 pub(crate) fn slice(events: &EventBatch, from: usize, to: usize) -> EventBatch {
     EventBatch {

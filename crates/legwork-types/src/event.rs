@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BinaryArray, RecordBatch, StringArray};
+use arrow::array::{AsArray, BinaryArray, BooleanArray, BooleanBufferBuilder, RecordBatch, StringArray};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 
 use crate::Kind;
@@ -92,6 +92,38 @@ impl EventBatch {
             }),
         }
     }
+
+    /// All rows but those whose numbers are given.
+    pub fn without(&self, rows: &[u32]) -> EventBatch {
+        let keep = all_but(self.n_rows(), rows);
+        let kept = |values: &[i64]| {
+            let mut kept = Vec::with_capacity(values.len());
+            keep.values().set_slices().for_each(|(from, to)| kept.extend_from_slice(&values[from..to]));
+            kept
+        };
+        EventBatch {
+            kind: self.kind,
+            topic: self.topic.clone(),
+            partition: self.partition,
+            columns: arrow::compute::filter_record_batch(&self.columns, &keep)
+                .expect("the mask has the batch's length"),
+            offsets: kept(&self.offsets),
+            arrival_us: kept(&self.arrival_us),
+            keys: self.keys.as_ref().map(|keys| {
+                let kept = arrow::compute::filter(keys, &keep).expect("the mask has the batch's length");
+                kept.as_binary().clone()
+            }),
+        }
+    }
+}
+
+/// *Returns* a mask of `n_rows` rows that is false for those whose numbers are given. Few of many are left out faster by a mask than by
+/// the numbers of all others.
+pub fn all_but(n_rows: usize, rows: &[u32]) -> BooleanArray {
+    let mut keep = BooleanBufferBuilder::new(n_rows);
+    keep.append_n(n_rows, true);
+    rows.iter().for_each(|&row| keep.set_bit(row as usize, false));
+    BooleanArray::new(keep.finish(), None)
 }
 
 /// What became of an event that was handed to an operator.
@@ -209,4 +241,46 @@ pub struct Reject {
     pub key: Option<Vec<u8>>,
     /// The message's value as it came.
     pub payload: Vec<u8>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use arrow::array::{ArrayRef, StringArray, new_null_array};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(n_rows: usize) -> EventBatch {
+        let schema = Kind::Gps.schema();
+        let numbers: ArrayRef = Arc::new(StringArray::from_iter_values((0..n_rows).map(|row| row.to_string())));
+        let column = |field: &Arc<arrow::datatypes::Field>| match field.name().as_str() {
+            "rep_id" => numbers.clone(),
+            _ => new_null_array(field.data_type(), n_rows),
+        };
+        let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let columns = schema.fields().iter().map(column).collect();
+        EventBatch {
+            kind: Kind::Gps,
+            topic: "t".into(),
+            partition: 3,
+            columns: RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns).unwrap(),
+            offsets: (0..n_rows as i64).collect(),
+            arrival_us: (0..n_rows as i64).map(|row| row * 10).collect(),
+            keys: Some(BinaryArray::from_iter_values((0..n_rows).map(|row| row.to_string()))),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn without_some_rows_are_the_others(n_rows in 0usize..200, some in proptest::collection::vec(0u32..200, 0..20)) {
+            let batch = batch(n_rows);
+            let some: BTreeSet<u32> = some.into_iter().filter(|row| (*row as usize) < n_rows).collect();
+            let others: Vec<u32> = (0..n_rows as u32).filter(|row| !some.contains(row)).collect();
+            let (left, taken) = (batch.without(&some.into_iter().collect::<Vec<_>>()), batch.take(&others));
+            prop_assert_eq!((left.columns, left.offsets, left.arrival_us, left.keys), (taken.columns, taken.offsets, taken.arrival_us, taken.keys));
+        }
+    }
 }

@@ -17,7 +17,7 @@ mod tables;
 pub mod time;
 
 pub use changes::{Changes, LaneId, StateEntry, StateError, StateValue};
-pub use event::{EventBatch, Reject, RejectReason, Verdict, Verdicts};
+pub use event::{EventBatch, Reject, RejectReason, Verdict, Verdicts, all_but};
 pub use generated::*;
 pub use kind::{Shape, UnknownKind};
 pub use live::{
