@@ -33,8 +33,8 @@ def cpu_s(pid):
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
-def rss_mb(pid):
-    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+def rss_mb(pid, line="VmRSS"):
+    return int(re.search(rf"{line}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
 def child(*args):
@@ -184,10 +184,11 @@ def main():
         child(TARGET / "legwork-bench", "produce", "--bootstrap", kafka, "--topic", "wide", "--schema-id", ids, "--reps", 100_000, "--pings", 50)
         up = Up(kafka, url, "wide", folder)
         up.measure(5_000_000)
-        time.sleep(2)
+        peak = rss_mb(up.process.pid, "VmHWM")
+        time.sleep(3)
         loaded = rss_mb(up.process.pid)
         up.sql("SELECT count(*), sum(raw_m) FROM device_movement")
-        print(f"memory, 100,000 reps x 50  {loaded:6.0f} MB, {rss_mb(up.process.pid):.0f} MB after a query over all rows")
+        print(f"memory, 100,000 reps x 50  {loaded:6.0f} MB, {peak:.0f} MB while catching up, {rss_mb(up.process.pid):.0f} MB after a query over all rows")
         up.stop()
 
         make_topic(kafka, kafka_dir, "paced", 4)

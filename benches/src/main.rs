@@ -3,13 +3,13 @@
 mod track;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::types::Value;
+use apache_avro::{Schema, from_value};
 use clap::{Parser, Subcommand};
 use legwork_kafka::{Producer, ProducerConfig, SendError};
 use legwork_sim::garbage::{Garbage, GarbageKind};
@@ -19,10 +19,11 @@ use legwork_types::geo::haversine_m;
 use legwork_types::time::{HOUR_US, MINUTE_US, window_start};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::{ClientConfig, Message};
+use serde::Deserialize;
 
-// Legwork uses it, so its baselines get it too.
+// Legwork uses it, so what is measured beside it gets it too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -63,7 +64,7 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         garbage_every: u64,
     },
-    /// Reads a topic message by message: Avro values, hash maps, a window of a minute.
+    /// Reads a topic message by message, as a team would that follows the crates' examples: Avro values, hash maps, a window of a minute.
     Naive {
         #[arg(long)]
         bootstrap: String,
@@ -83,7 +84,10 @@ fn main() -> Result<()> {
                 W1Config { n_reps: reps, pings_per_rep: pings, seed, start_us: start_us()?, ..W1Config::default() };
             produce(&bootstrap, &topic, schema_id, config, garbage_every)
         }
-        Command::Naive { bootstrap, topic, count } => naive(&bootstrap, &topic, count),
+        Command::Naive { bootstrap, topic, count } => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(naive(&bootstrap, &topic, count))
+        }
     }
 }
 
@@ -146,66 +150,75 @@ struct Row {
     speed_mps_max: f64,
 }
 
-fn naive(bootstrap: &str, topic: &str, count: u64) -> Result<()> {
-    let schema = Schema::parse_str(W1_SCHEMA)?;
-    let reader = GenericDatumReader::builder(&schema).build()?;
-    let consumer: BaseConsumer = ClientConfig::new()
+#[derive(Debug, Deserialize)]
+struct Ping {
+    device_id: String,
+    event_time: i64,
+    lat: f64,
+    lon: f64,
+    speed_mps: Option<f32>,
+}
+
+/// What the naive consumer knows of its pings, in the order of arrival: its distances are wrong where pings come out of order.
+#[derive(Debug, Default)]
+struct Naive {
+    last: HashMap<String, (f64, f64)>,
+    rows: HashMap<(String, i64), Row>,
+}
+
+impl Naive {
+    fn take(&mut self, ping: Ping) {
+        let row = self.rows.entry((ping.device_id.clone(), window_start(ping.event_time, MINUTE_US))).or_default();
+        row.n_pings += 1;
+        row.speed_mps_max = row.speed_mps_max.max(f64::from(ping.speed_mps.unwrap_or(0.0)));
+        if let Some((lat, lon)) = self.last.insert(ping.device_id, (ping.lat, ping.lon)) {
+            row.raw_m += haversine_m(lat, lon, ping.lat, ping.lon);
+        }
+    }
+}
+
+/// The baseline: what the examples of `rdkafka` and `apache-avro` lead to, one thread, Legwork's allocator, librdkafka's own
+/// settings. A message at a time from a `StreamConsumer`, the writer's schema by its id from a map, the datum resolved to the reader's
+/// schema (it is to live through changes of the schema), serde from the value, hash maps keyed by strings. Nothing in it is slow on
+/// purpose, and nothing is tuned.
+async fn naive(bootstrap: &str, topic: &str, count: u64) -> Result<()> {
+    // What a registry would answer, and what this program was written for.
+    let (writer, reader) = (Schema::parse_str(W1_SCHEMA)?, Schema::parse_str(W1_SCHEMA)?);
+    let mut decoders: HashMap<u32, GenericDatumReader<'_>> = HashMap::new();
+    let consumer: StreamConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", format!("naive-{}", std::process::id()))
         .set("auto.offset.reset", "earliest")
-        .set("fetch.queue.backoff.ms", "10")
         .create()?;
     consumer.subscribe(&[topic])?;
-    let mut last: HashMap<String, (i64, f64, f64)> = HashMap::new();
-    let mut rows: HashMap<(String, i64), Row> = HashMap::new();
+    let mut facts = Naive::default();
     let mut started = None;
-    let (mut n_read, mut n_quiet) = (0, 0);
+    let mut n_read = 0;
     while n_read < count {
-        // It also returns without a message, after a rebalance for one.
-        let Some(message) = consumer.poll(Duration::from_secs(1)) else {
-            n_quiet += 1;
-            if n_quiet > 60 {
-                bail!("nothing came for a minute");
-            }
-            continue;
-        };
-        n_quiet = 0;
-        let message = message?;
+        let message = tokio::time::timeout(Duration::from_secs(60), consumer.recv());
+        let message = message.await.context("nothing came for a minute")??;
         started.get_or_insert_with(Instant::now);
-        let mut body = message.payload().context("a ping has a value")?.get(5..).context("a ping is framed")?;
-        take(&reader.read_value(&mut body)?, &mut last, &mut rows);
+        let value = message.payload().context("a ping has a value")?;
+        let (framing, mut body) = value.split_first_chunk::<5>().context("a ping is framed")?;
+        let id = u32::from_be_bytes([framing[1], framing[2], framing[3], framing[4]]);
+        let decoder = match decoders.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                unknown.insert(GenericDatumReader::builder(&writer).reader_schema(&reader).build()?)
+            }
+        };
+        facts.take(from_value(&decoder.read_value(&mut body)?)?);
         n_read += 1;
     }
     let seconds = started.map_or(0.0, |started| started.elapsed().as_secs_f64());
-    let raw_m: f64 = rows.values().map(|row| row.raw_m).sum();
-    let n_pings: u64 = rows.values().map(|row| row.n_pings).sum();
-    let fastest = rows.values().map(|row| row.speed_mps_max).fold(0.0, f64::max);
+    let rows = facts.rows.values();
     let answer = serde_json::json!({
-        "n_read": n_read, "seconds": seconds, "n_rows": rows.len(), "n_pings": n_pings, "raw_m": raw_m, "fastest_mps": fastest,
+        "n_read": n_read,
+        "seconds": seconds,
+        "n_rows": facts.rows.len(),
+        "n_pings": rows.clone().map(|row| row.n_pings).sum::<u64>(),
+        "raw_m": rows.clone().map(|row| row.raw_m).sum::<f64>(),
+        "fastest_mps": rows.map(|row| row.speed_mps_max).fold(0.0, f64::max),
     });
     say(answer.to_string())
-}
-
-/// One ping at a time, in the order of arrival: its distances are wrong where pings come out of order.
-fn take(value: &Value, last: &mut HashMap<String, (i64, f64, f64)>, rows: &mut HashMap<(String, i64), Row>) {
-    let Value::Record(fields) = value else { return };
-    let mut ping = (String::new(), 0, 0.0, 0.0, 0.0);
-    for (name, value) in fields {
-        let value = if let Value::Union(_, inner) = value { inner.as_ref() } else { value };
-        match (name.as_str(), value) {
-            ("device_id", Value::String(text)) => ping.0.clone_from(text),
-            ("event_time", Value::TimestampMicros(time)) => ping.1 = *time,
-            ("lat", Value::Double(degrees)) => ping.2 = *degrees,
-            ("lon", Value::Double(degrees)) => ping.3 = *degrees,
-            ("speed_mps", Value::Float(speed)) => ping.4 = f64::from(*speed),
-            _ => {}
-        }
-    }
-    let (device, time, lat, lon, speed) = ping;
-    let row = rows.entry((device.clone(), window_start(time, MINUTE_US))).or_default();
-    row.n_pings += 1;
-    row.speed_mps_max = row.speed_mps_max.max(speed);
-    if let Some((_, lat_before, lon_before)) = last.insert(device, (time, lat, lon)) {
-        row.raw_m += haversine_m(lat_before, lon_before, lat, lon);
-    }
 }
