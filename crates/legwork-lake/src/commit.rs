@@ -113,17 +113,15 @@ impl Lake {
         })
     }
 
-    /// Rows as files that [`Lake::commit`] takes as they are, one for each UTC day among them: for rows that are to be kept before they
-    /// are committed. Rows of a table that has other columns by then are read and written again.
+    /// A lane's rows as files that [`Lake::commit`] takes as they are, one for each UTC day among them: for rows that are to be kept before
+    /// they are committed. Rows of a table that has other columns by then are read and written again.
     ///
     /// *Errors:* `Rows`: they are no rows of this table.
-    pub fn encode(&self, table: &LakeTable, rows: &[RecordBatch]) -> Result<Vec<Bytes>, LakeError> {
+    pub fn encode(&self, table: &LakeTable, lane: &LaneId, rows: &[RecordBatch]) -> Result<Vec<Bytes>, LakeError> {
         let format = FileFormat::new(table, table.file_schema());
-        let mut days: BTreeMap<i32, Vec<RecordBatch>> = BTreeMap::new();
+        let mut days = Days::new();
         for rows in rows {
-            for (day, rows) in by_day(table, &conform(table.name(), rows, format.schema())?)? {
-                days.entry(day).or_default().push(rows);
-            }
+            add_by_day(&mut days, table, lane, rows, &format)?;
         }
         days.values().map(|rows| format.encode(rows)).collect()
     }
@@ -217,7 +215,7 @@ impl Attempts<'_> {
         if staged.as_mut().as_ref().is_some_and(is_same) {
             return Ok(());
         }
-        let mut days: BTreeMap<i32, Vec<RecordBatch>> = BTreeMap::new();
+        let mut days = Days::new();
         let mut encoded: BTreeMap<i32, Vec<Bytes>> = BTreeMap::new();
         for (commit, (_, at)) in pending.iter().zip(&lanes) {
             for (_, file) in commit.files.iter().filter(|(number, _)| Some(*number) > *at) {
@@ -226,13 +224,7 @@ impl Attempts<'_> {
             }
             let fresh = commit.rows.iter().filter(|(number, rows)| Some(*number) > *at && rows.num_rows() > 0);
             for (_, rows) in fresh {
-                let rows = match self.table.shape() {
-                    Shape::Versions => with_lane(self.table, rows, &commit.lane)?,
-                    Shape::Events => rows.clone(),
-                };
-                for (day, rows) in by_day(self.table, &conform(self.table.name(), &rows, format.schema())?)? {
-                    days.entry(day).or_default().push(rows);
-                }
+                add_by_day(&mut days, self.table, &commit.lane, rows, &format)?;
             }
         }
         let mut files = Vec::with_capacity(days.len());
@@ -272,6 +264,27 @@ impl Attempts<'_> {
         }
         Ok((day, format.encode(&rows)?))
     }
+}
+
+/// Rows by their UTC day.
+type Days = BTreeMap<i32, Vec<RecordBatch>>;
+
+/// Adds a lane's rows, with the columns of the table's files.
+fn add_by_day(
+    days: &mut Days,
+    table: &LakeTable,
+    lane: &LaneId,
+    rows: &RecordBatch,
+    format: &FileFormat,
+) -> Result<(), LakeError> {
+    let rows = match table.shape() {
+        Shape::Versions => with_lane(table, rows, lane)?,
+        Shape::Events => rows.clone(),
+    };
+    for (day, rows) in by_day(table, &conform(table.name(), &rows, format.schema())?)? {
+        days.entry(day).or_default().push(rows);
+    }
+    Ok(())
 }
 
 fn with_lane(table: &LakeTable, rows: &RecordBatch, lane: &LaneId) -> Result<RecordBatch, LakeError> {

@@ -54,7 +54,7 @@ pub(crate) async fn round(shared: &Shared, delivery: &Delivery, with_open: bool)
         shared.recovered(HOP);
         return true;
     }
-    let (covered, failures) = commit(delivery.lake.as_ref(), lanes, with_open).await;
+    let (covered, failures) = commit(delivery.lake.as_ref(), lanes, (with_open, delivery.encoded_rows_min)).await;
     let covered: Vec<_> = covered.into_iter().collect();
     for worker in &shared.workers {
         worker.send(Command::Covered(covered.clone()));

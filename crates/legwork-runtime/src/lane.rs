@@ -248,8 +248,8 @@ impl Lane {
     /// Encodes the events that wait for a checkpoint, if they are so many.
     fn encode_events(&mut self, delivery: &Delivery, n_rows_min: usize) {
         let Some(log) = self.events.as_mut().filter(|log| log.n_plain_rows() >= n_rows_min) else { return };
-        let table = self.kind.table();
-        if let Err(error) = log.encode(&|rows| delivery.lake.encode(table, rows), &delivery.held) {
+        let (table, lane) = (self.kind.table(), LaneId::new(self.topic.clone(), self.partition));
+        if let Err(error) = log.encode(&|rows| delivery.lake.encode(table, &lane, rows), &delivery.held) {
             // They go on as they are, and the lake's next commit tells whoever looks after it.
             tracing::error!(topic = %self.topic, partition = self.partition, %error, "events cannot be encoded for the lake");
         }

@@ -28,8 +28,8 @@ use crate::{LaneConfig, LogSource, PartitionReader, PipelineMetrics, SourceEvent
 /// How long one poll of the source waits.
 const POLL: Duration = Duration::from_millis(100);
 /// How long a clean end waits for the last checkpoints, for the lake, and for claims to be let go of.
-const FLUSH_MAX: Duration = Duration::from_millis(3_000);
-const COMMIT_MAX: Duration = Duration::from_millis(3_000);
+const FLUSH_MAX: Duration = Duration::from_millis(2_500);
+const COMMIT_MAX: Duration = Duration::from_millis(2_500);
 const RELEASE_MAX: Duration = Duration::from_millis(1_500);
 /// How often offsets are stored for monitoring.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);

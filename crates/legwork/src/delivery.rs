@@ -24,6 +24,8 @@ use crate::upkeep::lake_config;
 pub(crate) const MEMORY: &str = "memory:";
 /// Rows that wait for the lake, over all lanes.
 const WAITING_BYTES_MAX: usize = 384 << 20;
+/// Messages since a lane's last checkpoint.
+const LARGE_CHECKPOINT: i64 = 250_000;
 /// Rejects and late events of a lane that a checkpoint is made for before its time.
 const LOGGED_ROWS_MAX: usize = 500_000;
 /// Fewer raw events in a checkpoint than this make no file of their own: its footer would weigh more than they do.
@@ -70,6 +72,7 @@ impl Kept {
             waiting_bytes_max: WAITING_BYTES_MAX,
             logged_rows_max: LOGGED_ROWS_MAX,
             encoded_rows_min: ENCODED_ROWS_MIN,
+            large_checkpoint: LARGE_CHECKPOINT,
             runtime: tokio::runtime::Handle::current(),
         })
     }
@@ -145,8 +148,8 @@ impl LakeSink for LakeTables {
         self.lake.transactions(self.table(table)?).await.map_err(|error| error.to_string())
     }
 
-    fn encode(&self, table: &str, rows: &[RecordBatch]) -> Result<Vec<Bytes>, String> {
-        self.lake.encode(self.table(table)?, rows).map_err(|error| error.to_string())
+    fn encode(&self, table: &str, lane: &LaneId, rows: &[RecordBatch]) -> Result<Vec<Bytes>, String> {
+        self.lake.encode(self.table(table)?, lane, rows).map_err(|error| error.to_string())
     }
 }
 

@@ -70,7 +70,7 @@ async fn encoded_rows_land_as_plain_ones_do() {
     let all = vec![(1, first.clone()), (2, second.clone()), (2, first.clone())];
     plain.commit(&table, vec![LaneCommit::of_rows(lane(0), 2, all)]).await.unwrap();
 
-    let files = lake.encode(&table, &[first.slice(0, 10), second.clone(), first.slice(10, 30)]).unwrap();
+    let files = lake.encode(&table, &lane(0), &[first.slice(0, 10), second.clone(), first.slice(10, 30)]).unwrap();
     assert_eq!(files.len(), 2, "one a day");
     let commit =
         LaneCommit { lane: lane(0), through: 2, rows: vec![(2, first.clone())], files: numbered(2, files.clone()) };
@@ -94,7 +94,7 @@ async fn rows_encoded_before_the_table_had_a_column_get_it() {
     let old = without(&new, "duration_s");
     let lake = lake_on(Arc::new(InMemory::new()));
     let [first, _] = two_days(&old, DAY_0, 5);
-    let files = lake.encode(&calls(&old), &[first]).unwrap();
+    let files = lake.encode(&calls(&old), &lane(0), &[first]).unwrap();
     let [newer, _] = two_days(&new, DAY_0, 5);
     lake.commit(&calls(&new), vec![LaneCommit::of_rows(lane(1), 1, vec![(1, newer)])]).await.unwrap();
     let commit = LaneCommit { lane: lane(0), through: 1, rows: Vec::new(), files: numbered(1, files) };

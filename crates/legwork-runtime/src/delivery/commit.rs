@@ -40,7 +40,7 @@ pub(crate) struct Covered {
 pub(crate) async fn commit(
     lake: &dyn LakeSink,
     lanes: Vec<LanePending>,
-    with_open: bool,
+    (with_open, encoded_rows_min): (bool, usize),
 ) -> (BTreeMap<LaneId, Covered>, Vec<(String, String)>) {
     let mut covered = BTreeMap::new();
     let mut by_table: BTreeMap<String, Vec<Rows>> = BTreeMap::new();
@@ -52,7 +52,7 @@ pub(crate) async fn commit(
     }
     let mut failures = Vec::new();
     for (table, lanes) in by_table {
-        let (outcomes, failure) = commit_table(lake, &table, lanes, with_open).await;
+        let (outcomes, failure) = commit_table(lake, &table, lanes, (with_open, encoded_rows_min)).await;
         for (lane, outcome) in outcomes {
             let covered = covered.get_mut(&lane).expect("only lanes that were given have outcomes");
             covered.tables.push((table.clone(), outcome));
@@ -73,20 +73,28 @@ async fn commit_table(
     lake: &dyn LakeSink,
     table: &str,
     lanes: Vec<Rows>,
-    with_open: bool,
+    (with_open, encoded_rows_min): (bool, usize),
 ) -> (Vec<(LaneId, Outcome)>, Option<String>) {
     let mut outcomes = Vec::new();
     let mut open: BTreeMap<LaneId, Option<RecordBatch>> = BTreeMap::new();
     let mut rows = Vec::new();
     for Rows { lane, through, parts } in lanes {
         let (files, parts): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(|part| part.file.is_some());
-        let files: Vec<_> = files.into_iter().filter_map(|part| Some((part.number, part.file?))).collect();
-        let (batches, open_rows) = to_commit(table, through, &parts, with_open);
+        let mut files: Vec<_> = files.into_iter().filter_map(|part| Some((part.number, part.file?))).collect();
+        let (mut batches, open_rows) = to_commit(table, through, &parts, with_open);
         if files.is_empty() && batches.iter().all(|(_, batch)| batch.num_rows() == 0) {
             // Nothing but open rows: no commit is made for those.
             outcomes.push((lane, Outcome::Covered { carried: open_rows, is_numbered: false }));
             continue;
         }
+        // One lane's rows at a time are Arrow.
+        batches.retain(|(number, batch)| {
+            let is_many = batch.num_rows() >= encoded_rows_min;
+            let encoded = is_many.then(|| lake.encode(table, &lane, std::slice::from_ref(batch)));
+            let Some(Ok(encoded)) = encoded else { return true };
+            files.extend(encoded.into_iter().map(|file| (*number, file)));
+            false
+        });
         open.insert(lane.clone(), open_rows);
         rows.push(LakeRows { lane, through, rows: batches, files });
     }
@@ -127,7 +135,9 @@ fn to_commit(
     };
     let batches: Vec<RecordBatch> = parts.iter().flat_map(Part::batches).collect();
     let newest = newest(table, &batches);
+    drop(batches);
     let (closed, open) = split_open(table, &newest);
+    drop(newest);
     // The lake may have taken some of them already, though nobody heard of it: it leaves those out by their number. Not so open ones, which
     // a commit may have gone without.
     let mut rows = by_revision(&closed);

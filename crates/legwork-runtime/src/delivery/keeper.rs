@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use legwork_state::{Checkpoint, Head, LaneStore, StoreError};
 use legwork_types::{Changes, LaneId, StateEntry, StateValue, Table, TableSnapshot};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::pending::StoredRows;
 use super::{Delivery, Part, Pending};
@@ -35,8 +37,11 @@ pub(crate) struct TakenRows {
 struct InFlight {
     head: Head,
     since: Instant,
-    outcome: oneshot::Receiver<Result<(), StoreError>>,
+    outcome: oneshot::Receiver<Result<Vec<Encoded>, StoreError>>,
 }
+
+/// Rows of a checkpoint for a table, as files.
+type Encoded = (Table, Vec<Bytes>);
 
 /// A checkpoint that has become durable.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +64,8 @@ pub(crate) struct Keeper {
     /// The lane's transaction numbers in the lake's tables.
     lake_tables: BTreeMap<String, u32>,
     last: Instant,
+    /// See [`Keeper::has_turn`].
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Keeper {
@@ -71,7 +78,18 @@ impl Keeper {
         now: Instant,
     ) -> Keeper {
         let lake_tables = head.lake_tables.clone();
-        Keeper { lane, delivery, store, head, in_flight: None, pending, settled: None, lake_tables, last: now }
+        Keeper {
+            lane,
+            delivery,
+            store,
+            head,
+            in_flight: None,
+            pending,
+            settled: None,
+            lake_tables,
+            last: now,
+            turn: None,
+        }
     }
 
     /// Head of the newest durable checkpoint.
@@ -103,6 +121,15 @@ impl Keeper {
     pub(crate) fn is_crowded(&self, n_events: usize, n_logged: usize) -> bool {
         let delivery = &self.delivery;
         n_logged > delivery.logged_rows_max || (n_events > delivery.encoded_rows_min && delivery.is_tight())
+    }
+
+    /// Whether it may make the checkpoint that is due now: see [`super::DeliveryOptions::large_checkpoint`].
+    pub(crate) fn has_turn(&mut self, next_offset: i64) -> bool {
+        let is_large = next_offset - self.head.next_offset >= self.delivery.large_checkpoint;
+        if is_large && self.turn.is_none() {
+            self.turn = self.delivery.large.clone().try_acquire_owned().ok();
+        }
+        !is_large || self.turn.is_some()
     }
 
     /// Whether reading should wait until the lake has taken some of the rows.
@@ -158,19 +185,22 @@ impl Keeper {
             drop_rows_through: settled,
             ..Checkpoint::default()
         };
-        let (store, lane) = (self.store.clone(), self.lane.clone());
+        let making =
+            Making { delivery: self.delivery.clone(), lane: self.lane.clone(), checkpoint, rows, carried, later };
+        let (store, turn) = (self.store.clone(), self.turn.take());
         let (send, outcome) = oneshot::channel();
         self.delivery.runtime.spawn(async move {
-            let committed = match (before.await, encoded(checkpoint, rows, carried, later)) {
-                (false, _) => {
+            let committed = match (before.await, making) {
+                (false, Making { lane, .. }) => {
                     let detail = "it is not known whether the topic is still the one that it was".to_owned();
                     Err(StoreError::Unknown { lane, detail })
                 }
-                (true, Ok(checkpoint)) => store.commit(checkpoint).await,
-                (true, Err(error)) => {
-                    Err(StoreError::Damaged { lane, detail: format!("rows cannot be written: {error}") })
-                }
+                (true, making) => match making.make() {
+                    Ok((checkpoint, encoded)) => store.commit(checkpoint).await.map(|()| encoded),
+                    Err(error) => Err(error),
+                },
             };
+            drop(turn);
             // The lane may have gone meanwhile.
             let _ = send.send(committed);
             wake();
@@ -191,9 +221,12 @@ impl Keeper {
             }
         };
         let InFlight { head, since, .. } = self.in_flight.take().expect("it was there");
-        outcome?;
+        let encoded = outcome?;
         self.head = head;
         self.pending.made(self.head.number);
+        for (table, files) in encoded {
+            self.pending.replace(table, self.head.number, files, &self.delivery.held);
+        }
         Ok(Some(Durable { number: self.head.number, took: now.duration_since(since) }))
     }
 
@@ -239,20 +272,65 @@ type Rows = Vec<(String, StoredRows)>;
 /// What an operator left to be made off the lane's thread.
 type Later = (Vec<(Vec<u8>, Arc<dyn StateValue>)>, Vec<(Table, Arc<dyn TableSnapshot>)>);
 
-fn encoded(
-    mut checkpoint: Checkpoint,
-    mut rows: Rows,
+/// A checkpoint that is being made, off the lane's thread.
+struct Making {
+    delivery: Arc<Delivery>,
+    lane: LaneId,
+    checkpoint: Checkpoint,
+    rows: Rows,
     carried: Rows,
-    (cold, made): Later,
-) -> Result<Checkpoint, arrow::error::ArrowError> {
-    checkpoint.cold.extend(cold.into_iter().map(StateEntry::of));
-    for (table, snapshot) in made {
-        let batches = (0..snapshot.n_chunks()).map(|chunk_idx| snapshot.chunk(chunk_idx, None));
-        rows.push((table.name().to_owned(), StoredRows::of_batches(batches.collect())));
+    later: Later,
+}
+
+impl Making {
+    /// *Returns* it with the rows of facts that were encoded for it.
+    fn make(self) -> Result<(Checkpoint, Vec<Encoded>), StoreError> {
+        let Making { delivery, lane, mut checkpoint, mut rows, mut carried, later: (cold, made) } = self;
+        checkpoint.cold.extend(cold.into_iter().map(StateEntry::of));
+        for (table, snapshot) in made {
+            let batches = (0..snapshot.n_chunks()).map(|chunk_idx| snapshot.chunk(chunk_idx, None));
+            rows.push((table.name().to_owned(), StoredRows::of_batches(batches.collect())));
+        }
+        let mut encoded = Vec::new();
+        for (is_new, (name, rows)) in
+            rows.iter_mut().map(|rows| (true, rows)).chain(carried.iter_mut().map(|rows| (false, rows)))
+        {
+            let Some(table) = Table::by_name(name).filter(|_| encode_many(&delivery, &lane, name, rows)) else {
+                continue;
+            };
+            if is_new {
+                encoded.push((table, rows.files.clone()));
+            }
+        }
+        let failed = |error: ArrowError| {
+            let detail = format!("rows cannot be written: {error}");
+            StoreError::Damaged { lane: lane.clone(), detail }
+        };
+        checkpoint.rows = to_bytes(rows).map_err(failed)?;
+        checkpoint.carried = to_bytes(carried).map_err(failed)?;
+        Ok((checkpoint, encoded))
     }
-    let bytes = |rows: Rows| {
-        let rows = rows.into_iter().filter(|(_, rows)| !rows.is_empty());
-        rows.map(|(table, rows)| Ok((table, rows.to_bytes()?))).collect::<Result<Vec<_>, arrow::error::ArrowError>>()
-    };
-    Ok(Checkpoint { rows: bytes(rows)?, carried: bytes(carried)?, ..checkpoint })
+}
+
+/// Puts files in the place of rows if they are many. *Returns* whether it did.
+fn encode_many(delivery: &Delivery, lane: &LaneId, table: &str, rows: &mut StoredRows) -> bool {
+    if rows.batches.iter().map(RecordBatch::num_rows).sum::<usize>() < delivery.encoded_rows_min {
+        return false;
+    }
+    match delivery.lake.encode(table, lane, &rows.batches) {
+        Ok(files) => {
+            *rows = StoredRows { batches: Vec::new(), files };
+            true
+        }
+        Err(error) => {
+            // They go on as they are, and the lake's next commit tells whoever looks after it.
+            tracing::error!(%lane, table, %error, "rows cannot be encoded for the lake");
+            false
+        }
+    }
+}
+
+fn to_bytes(rows: Rows) -> Result<Vec<(String, Vec<u8>)>, ArrowError> {
+    let rows = rows.into_iter().filter(|(_, rows)| !rows.is_empty());
+    rows.map(|(table, rows)| Ok((table, rows.to_bytes()?))).collect()
 }

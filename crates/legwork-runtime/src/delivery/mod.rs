@@ -25,6 +25,7 @@ use legwork_operators::OperatorConfig;
 use legwork_state::{Head, StateStore, StoreError};
 use legwork_types::{Kind, LaneId};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::{ClaimPartition, StartAt};
 
@@ -86,10 +87,10 @@ pub trait LakeSink: Send + Sync + Debug {
     /// *Errors:* what is wrong and the way out.
     async fn transactions(&self, table: &str) -> Result<Option<HashMap<LaneId, u32>>, String>;
 
-    /// Rows of a table of raw events as Parquet files that a commit can take as they are: one for each UTC day among them.
+    /// A lane's rows of a table as Parquet files that a commit can take as they are: one for each UTC day among them.
     ///
     /// *Errors:* they are no rows of this table.
-    fn encode(&self, table: &str, rows: &[RecordBatch]) -> Result<Vec<Bytes>, String>;
+    fn encode(&self, table: &str, lane: &LaneId, rows: &[RecordBatch]) -> Result<Vec<Bytes>, String>;
 }
 
 /// Where a pipeline delivers to, and how often.
@@ -110,9 +111,12 @@ pub struct DeliveryOptions {
     pub waiting_bytes_max: usize,
     /// With so many rejects and late events since the last checkpoint, a lane does not wait for the time of the next one.
     pub logged_rows_max: usize,
-    /// So many raw events are encoded as Parquet when a checkpoint takes them, and eight times as many without waiting for one; fewer are
-    /// encoded when the lake takes them.
+    /// So many rows of a table in a checkpoint are encoded as Parquet, fewer as Arrow. Raw events are when there are eight times as many,
+    /// without waiting for a checkpoint.
     pub encoded_rows_min: usize,
+    /// Of lanes that have read so many messages since their last checkpoint, one at a time makes the next: until it is durable, it takes
+    /// several times the memory of what it holds.
+    pub large_checkpoint: i64,
     /// Runs what waits for stores.
     pub runtime: tokio::runtime::Handle,
 }
@@ -132,6 +136,8 @@ pub struct Delivery {
     pub(crate) round: tokio::sync::Mutex<()>,
     /// Rows of all lanes that wait for the lake.
     pub(crate) held: HeldBytes,
+    /// Whoever makes a large checkpoint has this.
+    pub(crate) large: Arc<Semaphore>,
 }
 
 impl Delivery {
@@ -143,6 +149,7 @@ impl Delivery {
             known: Default::default(),
             round: Default::default(),
             held: HeldBytes::default(),
+            large: Arc::new(Semaphore::new(1)),
         })
     }
 

@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
-use legwork_types::{BatchSnapshot, TableSnapshot};
+use legwork_types::{BatchSnapshot, Table, TableSnapshot};
 
 use super::{EncodedRows, Held, HeldBytes};
 
@@ -88,6 +88,17 @@ impl Pending {
         for table in self.tables.values_mut() {
             let made = table.unmade.extract_if(.., |part| part.number <= number);
             table.parts.extend(made.filter(|part| part.rows.n_rows() > 0));
+        }
+    }
+
+    /// Puts files in the place of the rows of checkpoint `number`.
+    pub(crate) fn replace(&mut self, table: Table, number: u32, files: Vec<Bytes>, held: &HeldBytes) {
+        let Some(PendingTable { parts, .. }) = self.tables.get_mut(table.name()) else { return };
+        let open = |file| EncodedRows::open(file, table.version_schema(), held);
+        // What cannot be read back stays as it is.
+        if let Ok(files) = files.into_iter().map(open).collect::<Result<Vec<_>, _>>() {
+            parts.retain(|part| part.number != number);
+            parts.extend(files.into_iter().map(|rows| Part::new(number, Arc::new(rows))));
         }
     }
 

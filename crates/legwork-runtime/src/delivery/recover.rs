@@ -148,10 +148,15 @@ fn pending_rows(
             Some(table) => {
                 let schema = table.version_schema();
                 let batches = batches.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
+                let mut parts: Vec<Part> =
+                    batches.into_iter().map(|batch| Part::of_batch(number, batch, held)).collect();
+                for file in files {
+                    parts.push(Part::new(number, Arc::new(EncodedRows::open(file, schema.clone(), held)?)));
+                }
                 if is_missing {
-                    batches.into_iter().for_each(|batch| pending.add(&name, Part::of_batch(number, batch, held)));
+                    parts.into_iter().for_each(|part| pending.add(&name, part));
                 } else {
-                    left_out.entry(table).or_default().extend(batches);
+                    left_out.entry(table).or_default().extend(parts.iter().flat_map(Part::batches));
                 }
             }
             None if name == kind.table() && is_missing => {

@@ -82,7 +82,12 @@ fn fresh_rows(lane: &LaneId, pending: Vec<PendingRows>) -> Result<BTreeMap<Strin
         let batches = match (Table::by_name(&name), event_kind(&name)) {
             (Some(table), _) => {
                 let schema = table.version_schema();
-                batches.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?
+                let mut shown = batches.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
+                for file in files {
+                    let rows = EncodedRows::open(file, schema.clone(), &HeldBytes::default())?;
+                    shown.extend(Part::new(number, Arc::new(rows)).batches());
+                }
+                shown
             }
             (None, Some(kind)) => {
                 let mut parts = vec![Part::new(number, shown_events(kind, lane, batches))];

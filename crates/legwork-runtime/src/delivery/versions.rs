@@ -72,6 +72,11 @@ pub(crate) fn split_open(table: Table, versions: &RecordBatch) -> (RecordBatch, 
 /// Versions by the number of the checkpoint that wrote them, ascending.
 pub(crate) fn by_revision(versions: &RecordBatch) -> Vec<(u32, RecordBatch)> {
     let revisions = versions.column_by_name("revision").expect("versions have it").as_primitive::<Int64Type>();
+    if let Some(&first) = revisions.values().first()
+        && revisions.values().iter().all(|revision| *revision == first)
+    {
+        return vec![(u32::try_from(first).unwrap_or(u32::MAX), versions.clone())];
+    }
     let mut rows: Vec<(i64, u32)> = (0..).zip(revisions.values()).map(|(row, revision)| (*revision, row)).collect();
     rows.sort_unstable();
     let order = UInt32Array::from_iter_values(rows.iter().map(|(_, row)| *row));

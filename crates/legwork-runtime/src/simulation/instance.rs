@@ -82,6 +82,7 @@ impl Instance {
             waiting_bytes_max: 150 << 10,
             logged_rows_max: 150,
             encoded_rows_min: 20,
+            large_checkpoint: 20,
             runtime: runtime.handle().clone(),
         });
         Instance { runtime, delivery, dice: dice.clone(), lake: lake.clone(), lanes: BTreeMap::new(), committing: None }
@@ -127,8 +128,9 @@ impl Instance {
         }
         let pending: Vec<_> = self.lanes.values().filter_map(|lane| lane.pending(with_open)).collect();
         let (lake, (send, receive)) = (self.lake.clone(), oneshot::channel());
+        let encoded_rows_min = self.delivery.encoded_rows_min;
         self.runtime.spawn(async move {
-            let (covered, _failures) = commit(&lake, pending, with_open).await;
+            let (covered, _failures) = commit(&lake, pending, (with_open, encoded_rows_min)).await;
             let _ = send.send(covered);
         });
         self.committing = Some(receive);

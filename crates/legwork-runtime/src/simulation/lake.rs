@@ -74,7 +74,7 @@ impl LakeSink for Lake {
         Ok(self.tables.lock().get(table).map(|table| table.transactions.clone()))
     }
 
-    fn encode(&self, _table: &str, rows: &[RecordBatch]) -> Result<Vec<Bytes>, String> {
+    fn encode(&self, _table: &str, _lane: &LaneId, rows: &[RecordBatch]) -> Result<Vec<Bytes>, String> {
         let mut writer = ArrowWriter::try_new(Vec::new(), rows[0].schema(), None).unwrap();
         rows.iter().for_each(|rows| writer.write(rows).unwrap());
         Ok(vec![writer.into_inner().unwrap().into()])

@@ -200,9 +200,10 @@ impl StreamLane {
     }
 
     fn checkpoint_if_due(&mut self, now: Instant) {
-        let Claim::Held(keeper) = &self.claim else { return };
+        let Claim::Held(keeper) = &mut self.claim else { return };
         let is_crowded = || keeper.is_crowded(self.lane.n_events(), self.lane.n_logged());
-        if keeper.is_due(now, self.next_offset) || (is_crowded() && !keeper.is_in_flight()) {
+        let is_due = keeper.is_due(now, self.next_offset) || (is_crowded() && !keeper.is_in_flight());
+        if is_due && keeper.has_turn(self.next_offset) {
             self.checkpoint(now);
         }
     }
