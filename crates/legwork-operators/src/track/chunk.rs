@@ -69,7 +69,7 @@ impl Body {
     }
 
     pub(crate) fn movement(&self, width_us: i64) -> RowReader<'_> {
-        RowReader::new(width_us, &self.rows, self.n_rows)
+        RowReader::new(width_us, &*self.rows, self.n_rows)
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
@@ -89,13 +89,13 @@ impl Body {
 
 impl Chunk {
     pub(crate) fn pings(&self) -> Option<Reader<'_>> {
-        self.body.as_ref().map(|body| Reader::new(&body.pings, self.n_pings))
+        self.body.as_ref().map(|body| Reader::new(&*body.pings, self.n_pings))
     }
 
     /// What it covers. Nothing while it is only in the store.
     pub(crate) fn coverage(&self, params: &Params) -> &[Coverage] {
         let Some(body) = &self.body else { return &[] };
-        let make = || Coverage::of_chunk(params, body.start.as_deref(), Reader::new(&body.pings, self.n_pings));
+        let make = || Coverage::of_chunk(params, body.start.as_deref(), Reader::new(&*body.pings, self.n_pings));
         body.coverage.get_or_init(|| make().into())
     }
 

@@ -6,7 +6,10 @@
 //! before in its field, or says how many it takes. What a ping has at all is said when it changes.
 //! *Source* of the idea: Pelkonen et al., "Gorilla: a fast, scalable, in-memory time series database", 2015.
 
+use std::borrow::Cow;
+
 use crate::track::ping::{NO_REP, NO_TIME, Ping};
+use crate::track::rope::Rope;
 
 const HAS_SENT: u8 = 1;
 const HAS_ACCURACY: u8 = 2;
@@ -147,33 +150,40 @@ fn unmixed(before: f32, mix: u64, short: bool) -> f32 {
 /// Bytes that a ping takes at most: flags, rep and seven fields of 70 bits, behind a begun byte and rounded up.
 const PING_BYTES_MAX: usize = 80;
 
-/// The bits of one ping, appended four bytes at a time.
-struct Bits<'a> {
-    bytes: &'a mut Vec<u8>,
+/// The bits of one ping, gathered four bytes at a time.
+struct Bits {
+    bytes: [u8; PING_BYTES_MAX],
+    n_bytes: usize,
     word: u64,
     /// Bits in `word`, fewer than 32.
     n: u32,
 }
 
-impl Bits<'_> {
+impl Bits {
     /// Appends `n_bits` bits, at most 32. `value` has no others.
     #[inline(always)]
     fn put(&mut self, value: u64, n_bits: u32) {
         self.word |= value << self.n;
         self.n += n_bits;
         if self.n >= 32 {
-            self.bytes.extend_from_slice(&(self.word as u32).to_le_bytes());
+            self.write_word();
+            self.n_bytes += 4;
             self.word >>= 32;
             self.n -= 32;
         }
     }
 
-    /// Appends the rest. *Returns* free bits in the last byte.
     #[inline(always)]
-    fn end(self) -> u32 {
+    fn write_word(&mut self) {
+        self.bytes[self.n_bytes..self.n_bytes + 4].copy_from_slice(&(self.word as u32).to_le_bytes());
+    }
+
+    /// All bytes, and how many bits are free in the last one.
+    #[inline(always)]
+    fn end(&mut self) -> (&[u8], u32) {
+        self.write_word();
         let n_rest = self.n.div_ceil(8);
-        (0..n_rest).for_each(|at| self.bytes.push((self.word >> (8 * at)) as u8));
-        n_rest * 8 - self.n
+        (&self.bytes[..self.n_bytes + n_rest as usize], n_rest * 8 - self.n)
     }
 
     /// Appends a difference; `before` is the width of the last one.
@@ -198,9 +208,11 @@ impl Bits<'_> {
 /// Pings after each other.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
-    bytes: Vec<u8>,
+    bytes: Rope,
     /// Free bits in the last byte.
     n_free: u32,
+    /// Time of the first ping; none is as early as before there is one.
+    first_us: i64,
     context: Context,
 }
 
@@ -237,13 +249,13 @@ impl Writer {
         self.context.time_us
     }
 
-    pub(crate) fn new() -> Writer {
-        Writer { bytes: Vec::new(), n_free: 0, context: START }
+    #[inline]
+    pub(crate) fn first_us(&self) -> i64 {
+        self.first_us
     }
 
-    /// For so many bytes, about.
-    pub(crate) fn with_capacity(n_bytes: usize) -> Writer {
-        Writer { bytes: Vec::with_capacity(n_bytes + PING_BYTES_MAX), n_free: 0, context: START }
+    pub(crate) fn new() -> Writer {
+        Writer { bytes: Rope::default(), n_free: 0, first_us: i64::MIN, context: START }
     }
 
     /// Goes on after pings that were written before. None when they are damaged.
@@ -253,29 +265,42 @@ impl Writer {
             return None;
         }
         let mut reader = Reader::new(bytes, n_pings);
-        let mut before_us = -TIME_US_MAX;
+        let (mut first_us, mut before_us) = (i64::MIN, -TIME_US_MAX);
         for ping in reader.by_ref() {
             if ping.time_us <= before_us || ping.time_us >= TIME_US_MAX {
                 return None;
+            }
+            if first_us == i64::MIN {
+                first_us = ping.time_us;
             }
             before_us = ping.time_us;
         }
         let n_free = (reader.at_bit.next_multiple_of(8) - reader.at_bit) as u32;
         let is_whole = reader.at_bit.div_ceil(8) == bytes.len();
-        is_whole.then(|| Writer { bytes: bytes.to_vec(), n_free, context: reader.context })
+        is_whole.then(|| Writer { bytes: Rope::from(bytes), n_free, first_us, context: reader.context })
     }
 
     /// The bytes, as [`Reader`] takes them.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
+        self.bytes.bytes()
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
+    pub(crate) fn bytes_from(&self, first: usize) -> Cow<'_, [u8]> {
+        self.bytes.bytes_from(first)
+    }
+
+    /// The last byte: reading it fetches what is written to next.
+    #[inline(always)]
+    pub(crate) fn last_byte(&self) -> u8 {
+        self.bytes.last().unwrap_or(0)
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.bytes.memory_bytes()
     }
 
     pub(crate) fn into_bytes(self) -> Box<[u8]> {
-        self.bytes.into_boxed_slice()
+        self.bytes.bytes().into()
     }
 
     /// Writes a ping later than the one before. Its battery is not kept.
@@ -294,13 +319,12 @@ impl Writer {
         let short = has_short(ping.accuracy_m) && has_short(ping.speed_mps);
         flags |= has(short, IS_SHORT);
         flags |= has(ping.rep != before.rep, NEW_REP);
-        let now = &mut self.context;
-        if self.bytes.capacity() - self.bytes.len() < PING_BYTES_MAX {
-            // Many devices hold few pings each: grow by little, but not through every size class of the allocator.
-            self.bytes.reserve_exact((self.bytes.len() / 8).max(128));
+        let (n, word) = if self.n_free > 0 { (8 - self.n_free, u64::from(self.last_byte())) } else { (0, 0) };
+        let mut bits = Bits { bytes: [0; PING_BYTES_MAX], n_bytes: 0, word, n };
+        if self.bytes.is_empty() {
+            self.first_us = ping.time_us;
         }
-        let (n, word) = if self.n_free > 0 { (8 - self.n_free, self.bytes.pop().map_or(0, u64::from)) } else { (0, 0) };
-        let mut bits = Bits { bytes: &mut self.bytes, word, n };
+        let now = &mut self.context;
         if flags == before.flags {
             bits.put(0, 1);
         } else {
@@ -331,7 +355,13 @@ impl Writer {
             now.sent_lag_us = ping.sent_us.wrapping_sub(ping.time_us);
             bits.field(&mut now.widths[SENT], zigzag(now.sent_lag_us.wrapping_sub(before.sent_lag_us)));
         }
-        self.n_free = bits.end();
+        let (mut bytes, n_free) = bits.end();
+        if self.n_free > 0 {
+            self.bytes.set_last(bytes[0]);
+            bytes = &bytes[1..];
+        }
+        self.bytes.extend(bytes);
+        self.n_free = n_free;
     }
 }
 
@@ -345,6 +375,13 @@ pub(crate) struct Mark {
     context: Context,
 }
 
+impl Mark {
+    /// The byte that is read next.
+    pub(crate) fn byte(&self) -> usize {
+        self.at_bit / 8
+    }
+}
+
 impl Default for Mark {
     fn default() -> Mark {
         Mark { at_bit: 0, context: START }
@@ -354,24 +391,27 @@ impl Default for Mark {
 /// Reads what a [`Writer`] wrote.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
-    bytes: &'a [u8],
+    bytes: Cow<'a, [u8]>,
+    /// Bytes before those.
+    n_before: usize,
     at_bit: usize,
     n_left: u32,
     context: Context,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8], n_pings: u32) -> Reader<'a> {
+    pub(crate) fn new(bytes: impl Into<Cow<'a, [u8]>>, n_pings: u32) -> Reader<'a> {
         Reader::resume(bytes, n_pings, Mark::default())
     }
 
-    /// Reads the next pings after those that another reader has read.
-    pub(crate) fn resume(bytes: &'a [u8], n_pings: u32, mark: Mark) -> Reader<'a> {
-        Reader { bytes, at_bit: mark.at_bit, n_left: n_pings, context: mark.context }
+    /// Reads the next pings after those that another reader has read. `bytes` begin with the mark's.
+    pub(crate) fn resume(bytes: impl Into<Cow<'a, [u8]>>, n_pings: u32, mark: Mark) -> Reader<'a> {
+        let (n_before, at_bit) = (mark.byte(), mark.at_bit % 8);
+        Reader { bytes: bytes.into(), n_before, at_bit, n_left: n_pings, context: mark.context }
     }
 
     pub(crate) fn mark(&self) -> Mark {
-        Mark { at_bit: self.at_bit, context: self.context }
+        Mark { at_bit: 8 * self.n_before + self.at_bit, context: self.context }
     }
 
     #[inline]
@@ -515,7 +555,7 @@ mod tests {
             let (mut whole, mut first) = (Writer::new(), Writer::new());
             pings.iter().for_each(|ping| whole.push(ping));
             pings.iter().take(cut).for_each(|ping| first.push(ping));
-            let mut again = Writer::after(first.bytes(), cut.min(pings.len()) as u32).unwrap();
+            let mut again = Writer::after(&first.bytes(), cut.min(pings.len()) as u32).unwrap();
             pings.iter().skip(cut).for_each(|ping| again.push(ping));
             prop_assert_eq!(again.bytes(), whole.bytes());
         }
@@ -527,7 +567,7 @@ mod tests {
             let mut bytes = writer.into_bytes();
             let at = at.index(bytes.len());
             bytes[at] ^= xor;
-            prop_assert_eq!(Reader::new(&bytes, n_pings).count(), n_pings as usize);
+            prop_assert_eq!(Reader::new(&*bytes, n_pings).count(), n_pings as usize);
             let _ = Writer::after(&bytes[..at], n_pings);
         }
     }

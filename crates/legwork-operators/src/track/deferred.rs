@@ -1,5 +1,7 @@
 //! Pings that came late, as they wait to be put among the others.
 
+use std::borrow::Cow;
+
 use crate::track::codec::{Mark, Reader};
 use crate::track::ping::Ping;
 
@@ -17,14 +19,20 @@ impl Deferred {
         Deferred { pings, times: Vec::new() }
     }
 
-    /// Whether the chunk that begins at `first_us` may have a ping at a time. `n_pings` and `bytes` are the chunk's, to which pings may have
-    /// been appended since the last call.
-    pub(crate) fn may_have(&mut self, first_us: i64, bytes: &[u8], n_pings: u32, time_us: i64) -> bool {
+    /// Whether the chunk that begins at `first_us` may have a ping at a time. `n_pings` and `bytes_from`, which gives the bytes from one on, are
+    /// the chunk's, to which pings may have been appended since the last call.
+    pub(crate) fn may_have<'a>(
+        &mut self,
+        first_us: i64,
+        n_pings: u32,
+        time_us: i64,
+        bytes_from: impl FnOnce(usize) -> Cow<'a, [u8]>,
+    ) -> bool {
         let at = self.times.iter().position(|(chunk_us, _)| *chunk_us == first_us).unwrap_or_else(|| {
             self.times.push((first_us, Times::default()));
             self.times.len() - 1
         });
-        self.times[at].1.may_have(bytes, n_pings, time_us)
+        self.times[at].1.may_have(n_pings, time_us, bytes_from)
     }
 
     pub(crate) fn memory_bytes(&self) -> usize {
@@ -50,10 +58,10 @@ fn hash(time_us: i64) -> u16 {
 }
 
 impl Times {
-    fn may_have(&mut self, bytes: &[u8], n_pings: u32, time_us: i64) -> bool {
+    fn may_have<'a>(&mut self, n_pings: u32, time_us: i64, bytes_from: impl FnOnce(usize) -> Cow<'a, [u8]>) -> bool {
         let n_new = n_pings.saturating_sub(self.hashes.len() as u32);
         if n_new > 0 {
-            let mut reader = Reader::resume(bytes, n_new, self.mark);
+            let mut reader = Reader::resume(bytes_from(self.mark.byte()), n_new, self.mark);
             self.hashes.reserve_exact(n_new as usize);
             self.hashes.extend(reader.by_ref().map(|ping| hash(ping.time_us)));
             self.mark = reader.mark();
@@ -97,7 +105,7 @@ mod tests {
             for cut in cuts {
                 times[n_pings..cut].iter().for_each(|time_us| writer.push(&ping(*time_us)));
                 n_pings = cut;
-                let mut may_have = |time_us| deferred.may_have(times[0], writer.bytes(), n_pings as u32, time_us);
+                let mut may_have = |time_us| deferred.may_have(times[0], n_pings as u32, time_us, |first| writer.bytes_from(first));
                 prop_assert!(times[..n_pings].iter().all(|time_us| may_have(*time_us)));
                 let n_found = (0..1000).filter(|n| may_have((1 << 41) + n * 7_777_777)).count();
                 prop_assert!(n_found < 50, "{n_found} of 1000 are taken for others");

@@ -1,5 +1,6 @@
 //! One device: its pings in event-time order, the fold's state, its rows.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use legwork_types::Verdict;
@@ -107,7 +108,7 @@ impl Device {
     /// Reads the ends of what is appended to.
     #[inline(always)]
     pub(crate) fn touch_ends(&self) -> i64 {
-        self.open.bytes().last().map_or(0, |byte| i64::from(*byte)) ^ self.rows.touch()
+        i64::from(self.open.last_byte()) ^ self.rows.touch()
     }
 
     pub(crate) fn chunks(&self) -> &[Chunk] {
@@ -210,14 +211,19 @@ impl Device {
     fn held(&mut self, time_us: i64) -> Option<Ping> {
         let chunk_idx = self.chunk_of(time_us);
         let past = self.past.as_ref().map_or(&[][..], |past| &past.chunks);
-        let (first_us, bytes, n_pings) = match past.get(chunk_idx) {
-            Some(chunk) => (chunk.first_us, &*chunk.body.as_ref()?.pings, chunk.n_pings),
-            None => (self.open_first_us(), self.open.bytes(), self.n_open),
+        let (first_us, sealed, n_pings) = match past.get(chunk_idx) {
+            Some(chunk) => (chunk.first_us, Some(&*chunk.body.as_ref()?.pings), chunk.n_pings),
+            None => (self.open_first_us(), None, self.n_open),
         };
-        if self.deferred.as_mut().is_some_and(|others| !others.may_have(first_us, bytes, n_pings, time_us)) {
+        let open = &self.open;
+        let bytes_from = |first: usize| match sealed {
+            Some(bytes) => Cow::Borrowed(bytes.get(first..).unwrap_or_default()),
+            None => open.bytes_from(first),
+        };
+        if self.deferred.as_mut().is_some_and(|others| !others.may_have(first_us, n_pings, time_us, bytes_from)) {
             return None;
         }
-        Reader::new(bytes, n_pings).find(|held| held.time_us >= time_us).filter(|held| held.time_us == time_us)
+        Reader::new(bytes_from(0), n_pings).find(|held| held.time_us >= time_us).filter(|held| held.time_us == time_us)
     }
 
     /// Accepted pings that are not among the others yet.
@@ -275,7 +281,7 @@ impl Device {
 
     /// Time of the first ping of the open chunk.
     pub(crate) fn open_first_us(&self) -> i64 {
-        Reader::new(self.open.bytes(), self.n_open).next().map_or(i64::MIN, |ping| ping.time_us)
+        self.open.first_us()
     }
 
     /// Time of the first ping of a chunk, the open one among them; none behind it.
@@ -395,7 +401,7 @@ impl Device {
 
     /// Bytes held beside the device itself: (pings with their states, rows).
     pub(crate) fn heap_bytes(&self) -> (usize, usize) {
-        let mut pings = self.open.capacity() + self.state.heap_bytes() + self.reps.heap_bytes();
+        let mut pings = self.open.memory_bytes() + self.state.heap_bytes() + self.reps.heap_bytes();
         let mut rows = self.rows.memory_bytes();
         if let Some(past) = &self.past {
             pings += size_of::<Past>()

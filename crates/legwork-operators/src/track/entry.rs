@@ -146,8 +146,9 @@ struct ChunkWire<'a> {
 /// What is hot of a device. Its chunks are in entries of their own.
 pub(crate) fn device_value(device: &Device, time: &TimeConfig, names: &Names) -> Vec<u8> {
     let (done, open) = device.rows.parts();
+    let (pings, rows) = (device.open.bytes(), done.bytes());
     written(
-        device.open.bytes().len() + done.bytes().len(),
+        pings.len() + rows.len(),
         &DeviceWire {
             lane_then_us: device.lane_then_us,
             was_live: device.was_live,
@@ -155,9 +156,9 @@ pub(crate) fn device_value(device: &Device, time: &TimeConfig, names: &Names) ->
             reps: device.reps.iter().map(|rep| names.get(rep)).collect(),
             state: Cow::Borrowed(&device.state),
             n_pings: device.n_open,
-            pings: device.open.bytes(),
+            pings: &pings,
             n_rows: done.n_rows(),
-            rows: done.bytes(),
+            rows: &rows,
             open,
             stays: device.rows.stays().into(),
             trips: device.rows.trips().into(),
@@ -183,7 +184,7 @@ pub(crate) fn device(params: &Params, reps: &mut Interner, key: &[u8], value: &[
     }
     let mut device = Device::new();
     device.open = Writer::after(wire.pings, wire.n_pings).ok_or_else(|| damaged(key, "pings that cannot be read"))?;
-    let done = RowWriter::after(params.window_us, wire.rows.to_vec(), wire.n_rows);
+    let done = RowWriter::after(params.window_us, wire.rows, wire.n_rows);
     let done = done.ok_or_else(|| damaged(key, "rows that cannot be read"))?;
     device.rows = DeviceRows::from_parts(done, &wire.open, wire.stays.into_owned(), wire.trips.into_owned());
     for name in wire.reps {

@@ -19,7 +19,8 @@ impl Device {
         if !is_settled || self.n_open > PINGS_MAX {
             return None;
         }
-        let mut bytes = Vec::with_capacity(24 + 4 * self.rows.n_movement() + self.open.bytes().len());
+        let pings = self.open.bytes();
+        let mut bytes = Vec::with_capacity(24 + 4 * self.rows.n_movement() + pings.len());
         bytes.push(if self.was_live { WAS_LIVE } else { 0 });
         bytes.extend_from_slice(&self.lane_then_us.to_le_bytes());
         bytes.extend_from_slice(&self.battery_pct.to_le_bytes());
@@ -28,7 +29,7 @@ impl Device {
         self.reps.iter().for_each(|rep| put(&mut bytes, u64::from(rep)));
         put(&mut bytes, self.rows.n_movement() as u64);
         self.rows.movement(params.window_us).for_each(|row| put(&mut bytes, u64::from(row.revision)));
-        bytes.extend_from_slice(self.open.bytes());
+        bytes.extend_from_slice(&pings);
         Some(bytes.into_boxed_slice())
     }
 

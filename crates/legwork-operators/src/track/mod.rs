@@ -29,6 +29,7 @@ mod ping;
 mod place;
 mod refold;
 mod reps;
+mod rope;
 mod row_codec;
 mod rows;
 mod store;

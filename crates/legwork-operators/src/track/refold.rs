@@ -1,5 +1,6 @@
 //! Pings that came late are put among the others, and what they change is folded again.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
@@ -140,7 +141,10 @@ impl Device {
             }
             let is_open = chunk_idx == n_sealed;
             let (bytes, n_pings) = match self.chunks().get(chunk_idx) {
-                Some(chunk) => (&*chunk.body.as_ref().ok_or_else(|| missing(chunk_idx))?.pings, chunk.n_pings),
+                Some(chunk) => {
+                    let body = chunk.body.as_ref().ok_or_else(|| missing(chunk_idx))?;
+                    (Cow::Borrowed(&*body.pings), chunk.n_pings)
+                }
                 None => (self.open.bytes(), self.n_open),
             };
             match changed.remove(&chunk_idx) {
@@ -150,15 +154,16 @@ impl Device {
                         Some(newest_us) if newest_us == ping.time_us => Ping { battery_pct: self.battery_pct, ..ping },
                         _ => ping,
                     };
+                    let n_max = n_pings as usize + late.len();
                     let pings = Merged {
                         held: Reader::new(bytes, n_pings).map(with_battery).peekable(),
                         late: late.iter().peekable(),
                         order_of_equals: |a: &Ping, b: &Ping| self.order_of_equals(names, a, b),
                     };
-                    refold.write(start.take(), pings, (n_pings as usize + late.len(), bytes.len()), is_open);
+                    refold.write(start.take(), pings, n_max, is_open);
                 }
                 None if is_open => refold.read_open(start.take(), &self.open, n_pings, self.battery_pct),
-                None => refold.read(start.take(), bytes, n_pings, self.chunks()[chunk_idx].first_us),
+                None => refold.read(start.take(), &bytes, n_pings, self.chunks()[chunk_idx].first_us),
             }
         }
         Ok((refold, n_sealed + 1))
@@ -266,20 +271,19 @@ impl Refold<'_> {
         self.opened = Some(Opened { start, writer: writer.clone(), n_pings, battery_pct });
     }
 
-    /// Folds and writes the pings of a changed chunk, which may have become several. `n_max` and `n_bytes`: how many they are at most, and
-    /// how long those were that were there before.
+    /// Folds and writes the pings of a changed chunk, which may have become several. `n_max`: how many they are at most.
     fn write(
         &mut self,
         mut start: Option<Box<Start>>,
         mut pings: impl Iterator<Item = Ping>,
-        (n_max, n_bytes): (usize, usize),
+        n_max: usize,
         is_open: bool,
     ) {
         let n_chunks = (n_max / self.params.chunk_len as usize).max(1);
         let per_chunk = n_max.div_ceil(n_chunks).max(1);
         let mut next = pings.next();
         while let Some(first_us) = next.map(|ping| ping.time_us) {
-            let mut writer = Writer::with_capacity(n_bytes / n_chunks + n_bytes / 8);
+            let mut writer = Writer::new();
             let (mut n_pings, mut battery_pct) = (0, f32::NAN);
             while let Some(ping) = next.filter(|_| n_pings < per_chunk) {
                 self.step(&ping);

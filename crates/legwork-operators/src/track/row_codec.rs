@@ -3,7 +3,10 @@
 //! A row is written after the one before it: mostly of the next window, of the same rep and revision, standing still for the time that
 //! was not spent moving since then. What is as expected takes a bit, what is not says so.
 
+use std::borrow::Cow;
+
 use crate::track::ping::NO_REP;
+use crate::track::rope::Rope;
 use crate::track::rows::{Rare, Row};
 use crate::track::varint::{Take, put, put_signed};
 
@@ -49,14 +52,14 @@ impl Context {
 /// Rows after each other, in windows of one width.
 #[derive(Clone, Debug)]
 pub(crate) struct RowWriter {
-    bytes: Vec<u8>,
+    bytes: Rope,
     n_rows: u32,
     context: Context,
 }
 
 impl Default for RowWriter {
     fn default() -> RowWriter {
-        RowWriter { bytes: Vec::new(), n_rows: 0, context: START }
+        RowWriter { bytes: Rope::default(), n_rows: 0, context: START }
     }
 }
 
@@ -69,10 +72,6 @@ const ROW_BYTES: usize = 48;
 
 impl RowWriter {
     pub(crate) fn push(&mut self, width_us: i64, row: &Row) {
-        if self.bytes.capacity() - self.bytes.len() < ROW_BYTES {
-            // Many devices hold few rows each: grow by little, but not through every size class of the allocator.
-            self.bytes.reserve_exact((self.bytes.len() / 8).max(96));
-        }
         let context = self.context;
         let window_before_us = legwork_types::time::window_start(context.last_us, width_us);
         let step = (row.window_us - window_before_us) / width_us;
@@ -87,7 +86,7 @@ impl RowWriter {
             | has(!row.speed_mps_max.is_nan(), if is_short { SHORT_SPEED } else { LONG_SPEED })
             | has(stands, STANDS)
             | has(is_raw && !stands, IS_RAW);
-        let bytes = &mut self.bytes;
+        let bytes = &mut Vec::with_capacity(ROW_BYTES);
         bytes.push(flags);
         if flags & NEW_REP != 0 {
             put(bytes, u64::from(row.rep.wrapping_add(1)));
@@ -123,32 +122,33 @@ impl RowWriter {
         if flags & HAS_RARE != 0 {
             put_rare(bytes, &row.rare);
         }
+        self.bytes.extend(bytes);
         self.n_rows += 1;
         self.context = Context::after(row);
     }
 
     /// The bytes, as [`RowReader`] takes them.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
+        self.bytes.bytes()
     }
 
     pub(crate) fn n_rows(&self) -> u32 {
         self.n_rows
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.bytes.memory_bytes()
     }
 
     pub(crate) fn into_bytes(self) -> Box<[u8]> {
-        self.bytes.into_boxed_slice()
+        self.bytes.bytes().into()
     }
 
     /// Goes on after rows that were written before. None when they are damaged.
-    pub(crate) fn after(width_us: i64, bytes: Vec<u8>, n_rows: u32) -> Option<RowWriter> {
-        let mut reader = RowReader::new(width_us, &bytes, n_rows);
+    pub(crate) fn after(width_us: i64, bytes: &[u8], n_rows: u32) -> Option<RowWriter> {
+        let mut reader = RowReader::new(width_us, bytes, n_rows);
         let context = reader.by_ref().last().map_or(START, |row| Context::after(&row));
-        reader.is_at_end().then_some(RowWriter { bytes, n_rows, context })
+        reader.is_at_end().then(|| RowWriter { bytes: Rope::from(bytes), n_rows, context })
     }
 }
 
@@ -190,24 +190,26 @@ fn take_rare(take: &mut Take<'_>) -> Option<Rare> {
 /// Reads what a [`RowWriter`] wrote; ends early where it is damaged.
 #[derive(Clone, Debug)]
 pub(crate) struct RowReader<'a> {
-    take: Take<'a>,
+    bytes: Cow<'a, [u8]>,
+    /// Those before it have been read.
+    n_read: usize,
     width_us: i64,
     n_left: u32,
     context: Context,
 }
 
 impl<'a> RowReader<'a> {
-    pub(crate) fn new(width_us: i64, bytes: &'a [u8], n_rows: u32) -> RowReader<'a> {
-        RowReader { take: Take(bytes), width_us, n_left: n_rows, context: START }
+    pub(crate) fn new(width_us: i64, bytes: impl Into<Cow<'a, [u8]>>, n_rows: u32) -> RowReader<'a> {
+        RowReader { bytes: bytes.into(), n_read: 0, width_us, n_left: n_rows, context: START }
     }
 
     /// Whether all that there was has been read.
     pub(crate) fn is_at_end(&self) -> bool {
-        self.n_left == 0 && self.take.0.is_empty()
+        self.n_left == 0 && self.n_read == self.bytes.len()
     }
 
     fn row(&mut self) -> Option<Row> {
-        let (take, context) = (&mut self.take, &self.context);
+        let (take, context) = (&mut Take(self.bytes.get(self.n_read..)?), &self.context);
         let flags = take.byte()?;
         let rep = if flags & NEW_REP != 0 { take.u32()?.wrapping_sub(1) } else { context.rep };
         let revision = if flags & NEW_REVISION != 0 {
@@ -241,6 +243,7 @@ impl<'a> RowReader<'a> {
             f32::NAN
         };
         let rare = if flags & HAS_RARE != 0 { take_rare(take)? } else { Rare::default() };
+        self.n_read = self.bytes.len() - take.0.len();
         let row = Row {
             window_us,
             first_us,
@@ -348,7 +351,7 @@ mod tests {
             prop_assert_eq!(read, rows.iter().map(bits).collect::<Vec<_>>());
             // One that goes on writes the same.
             let first = write(&rows[..cut.min(rows.len())]);
-            let mut again = RowWriter::after(WIDTH_US, first.bytes().to_vec(), first.n_rows()).unwrap();
+            let mut again = RowWriter::after(WIDTH_US, &first.bytes(), first.n_rows()).unwrap();
             rows.iter().skip(cut).for_each(|row| again.push(WIDTH_US, row));
             prop_assert_eq!(again.bytes(), writer.bytes());
         }
@@ -361,9 +364,9 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] ^= xor;
             }
-            let mut reader = RowReader::new(WIDTH_US, &bytes, writer.n_rows());
+            let mut reader = RowReader::new(WIDTH_US, &*bytes, writer.n_rows());
             prop_assert!(reader.by_ref().count() <= rows.len());
-            let _ = RowWriter::after(WIDTH_US, bytes, writer.n_rows());
+            let _ = RowWriter::after(WIDTH_US, &bytes, writer.n_rows());
         }
     }
 }

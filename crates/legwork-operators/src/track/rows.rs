@@ -381,7 +381,7 @@ impl DeviceRows {
                 + side.stays.capacity() * size_of::<Stay>()
                 + side.trips.capacity() * size_of::<Trip>()
         });
-        self.done.capacity() + self.open.capacity() * PACKED_LEN + side
+        self.done.memory_bytes() + self.open.capacity() * PACKED_LEN + side
     }
 }
 

@@ -332,7 +332,7 @@ impl Track {
         }
         let value = entry.value.as_deref().ok_or_else(|| damaged(key, "the store does not have it"))?;
         let (n_pings, body) = entry::chunk(&self.params, key, value)?;
-        let begins_us = Reader::new(&body.pings, n_pings).next().map(|ping| ping.time_us);
+        let begins_us = Reader::new(&*body.pings, n_pings).next().map(|ping| ping.time_us);
         if n_pings != chunk.n_pings || begins_us != Some(first_us) {
             return Err(damaged(key, "another chunk than the list names"));
         }
