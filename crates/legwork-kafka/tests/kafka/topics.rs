@@ -180,7 +180,10 @@ fn a_topic_that_grows_ends_its_lanes_and_starts_no_others() {
     block_on(admin(&target).create_partitions(&[NewPartitions::new(&topic, 4)], &AdminOptions::new())).unwrap();
     member.until("the end of all four", |member| member.gone(&topic).len() == 4);
     for (partition, because) in member.gone(&topic) {
-        assert!(because.contains("has 4 partitions and had 2") && because.contains("begins anew in its new lane"), "{because}");
+        assert!(
+            because.contains("has 4 partitions and had 2") && because.contains("begins anew in its new lane"),
+            "{because}"
+        );
         assert!(because.contains(&format!("legwork lanes accept {topic}/{partition}")), "{because}");
     }
     assert_eq!(member.n_messages(), 100);
