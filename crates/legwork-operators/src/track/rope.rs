@@ -1,7 +1,7 @@
 //! Bytes that only ever grow at their end, in pieces of one size.
 //!
 //! A list that grows in one piece moves through the size classes of the allocator. Many devices grow alike, so that each class was left
-//! full of holes that nothing fills again: with 100,000 devices of 50 pings they were half as much as all that was held.
+//! full of holes that nothing fills again: with 100,000 devices of 50 pings they were a fifth of all that was held.
 
 use std::borrow::Cow;
 
