@@ -210,7 +210,12 @@ impl KafkaSource {
     /// their partitions meanwhile.
     fn join_again(&mut self, events: &mut Vec<SourceEvent>) {
         let Some(consumer) = self.consumer.take() else { return };
-        tracing::warn!(group = self.config.group, "the group took this process for two; it joins again");
+        let n_partitions = self.held.len();
+        tracing::warn!(
+            group = self.config.group,
+            n_partitions,
+            "the group took this process for two: its partitions are let go, and it joins again"
+        );
         self.is_retired.store(true, Ordering::Release);
         self.answer_rebalances(&consumer);
         let claiming: Vec<PartitionId> = self.claims.ids().cloned().collect();
