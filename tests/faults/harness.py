@@ -95,12 +95,16 @@ class Instance:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def told(self):
+        """The end of its log, without what it says all the time."""
+        return "\n".join(line for line in self.log().splitlines() if "committed to the lake" not in line)[-4000:]
+
     def wait_for(self, what, is_true, within_s=60):
         """Waits until is_true() is; *returns* what it said."""
         deadline = time.monotonic() + within_s
         while not (answer := is_true()):
             assert self.is_running(), f"{self.name} ended with {self.process.returncode}:\n{self.log()[-4000:]}"
-            assert time.monotonic() < deadline, f"{what}: not within {within_s} s; lanes: {self.brief()}; {self.get('/readyz')}\n{self.log()[-4000:]}"
+            assert time.monotonic() < deadline, f"{what}: not within {within_s} s; lanes: {self.brief()}; {self.get('/readyz')}\n{self.told()}"
             time.sleep(0.1)
         return answer
 
