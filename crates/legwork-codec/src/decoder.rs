@@ -207,9 +207,10 @@ impl Body {
                 None => {}
             }
         }
-        // The one that was asked for last, whose answer will come last.
-        writers.pending =
-            unknown.into_iter().filter(|id| matches!(writers.registry.lookup(*id), Lookup::Pending)).last();
+        // Each lookup asks the registry: all at once. The one that was asked for last is answered last.
+        let asked: Vec<u32> =
+            unknown.into_iter().filter(|id| matches!(writers.registry.lookup(*id), Lookup::Pending)).collect();
+        writers.pending = asked.last().copied();
         writers.pending
     }
 

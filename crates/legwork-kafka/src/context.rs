@@ -49,6 +49,9 @@ pub(crate) struct Shared {
     pub(crate) queued_bytes: Arc<AtomicUsize>,
     /// The group has fenced the consumer: somebody wants to know who has its instance id.
     pub(crate) is_fenced: AtomicBool,
+    /// The consumer has not heard from the group for longer than its session lasts, and the group has given it nothing since. librdkafka
+    /// forgets that an assignment was lost when a partition is assigned before the loss was told.
+    is_session_over: AtomicBool,
     /// Somebody waits for news of the topics.
     pub(crate) check_now: AtomicBool,
     /// The source is closing: partitions are let go without asking.
@@ -77,6 +80,9 @@ pub(crate) struct Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "SESSTMOUT" {
+            self.shared.is_session_over.store(true, Ordering::Release);
+        }
         log(level, facility, message);
     }
 
@@ -112,10 +118,11 @@ impl ConsumerContext for Context {
             }
             return;
         }
+        let is_session_over = self.shared.is_session_over.swap(false, Ordering::AcqRel);
         let rebalance = if is_assign {
             Rebalance::Assign(ids(list))
         } else {
-            Rebalance::Revoke { partitions: ids(list), lost: consumer.assignment_lost() }
+            Rebalance::Revoke { partitions: ids(list), lost: is_session_over || consumer.assignment_lost() }
         };
         self.shared.rebalances.lock().push_back(rebalance);
     }

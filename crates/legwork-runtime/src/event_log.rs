@@ -88,7 +88,7 @@ impl EventLog {
     /// *Errors:* `encode`'s, once, or what it made is no Parquet; then nothing has changed.
     pub(crate) fn encode(
         &mut self,
-        encode: &dyn Fn(&[RecordBatch]) -> Result<Vec<Bytes>, String>,
+        encode: impl Fn(&[RecordBatch]) -> Result<Vec<Bytes>, String>,
         held: &HeldBytes,
     ) -> Result<(), String> {
         if std::mem::replace(&mut self.is_refused, true) {

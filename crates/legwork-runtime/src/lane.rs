@@ -249,7 +249,7 @@ impl Lane {
     fn encode_events(&mut self, delivery: &Delivery, n_rows_min: usize) {
         let Some(log) = self.events.as_mut().filter(|log| log.n_plain_rows() >= n_rows_min) else { return };
         let (table, lane) = (self.kind.table(), LaneId::new(self.topic.clone(), self.partition));
-        if let Err(error) = log.encode(&|rows| delivery.lake.encode(table, &lane, rows), &delivery.held) {
+        if let Err(error) = log.encode(|rows| delivery.lake.encode(table, &lane, rows), &delivery.held) {
             // They go on as they are, and the lake's next commit tells whoever looks after it.
             tracing::error!(topic = %self.topic, partition = self.partition, %error, "events cannot be encoded for the lake");
         }

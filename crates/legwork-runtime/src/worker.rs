@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use legwork_state::StoreError;
 use legwork_types::{FreshRows, LaneId, LaneStatus, LiveError, Lookup, MissingLane, TableSnapshot};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -325,8 +326,12 @@ fn close(lanes: Vec<StreamLane>, is_lost: bool, done: &Arc<Done>) {
         let (Some(closing), Some(runtime)) = (lane.close(is_lost, Instant::now()), runtime) else { continue };
         let done = done.clone();
         runtime.spawn(async move {
-            if let Err(error) = closing.await {
-                tracing::warn!(lane = %id, %error, "the lane's last checkpoint is not known to be durable; its next owner finds out");
+            match closing.await {
+                Ok(()) => {}
+                Err(error @ StoreError::Fenced { .. }) => tracing::warn!("{error}: this one has let go and writes nothing more"),
+                Err(error) => {
+                    tracing::warn!(lane = %id, %error, "the lane's last checkpoint is not known to be durable; its next owner finds out");
+                }
             }
             drop(done);
         });

@@ -117,24 +117,13 @@ impl Service {
             hosts: Vec::new(),
             sql_bytes_max: config.query.sql_bytes_max.bytes(),
         };
-        let business_stopped = stopped.clone();
-        tasks.spawn(async move { business.run(business_stopped).await });
-        let http_stopped = stopped.clone();
-        tasks.spawn(async move {
-            if let Err(error) = http::serve(http_listener, router(state), http_stopped, HttpLimits::default()).await {
-                tracing::error!(%error, "the HTTP server ended");
-            }
-        });
-        if let Some(listener) = postgres {
-            let (engine, stopped) = (engine.clone(), stopped.clone());
-            let limits =
-                PostgresLimits { sql_bytes_max: config.query.sql_bytes_max.bytes(), ..PostgresLimits::default() };
-            tasks.spawn(async move {
-                if let Err(error) = postgres::serve(listener, engine, stopped, limits).await {
-                    tracing::error!(%error, "the PostgreSQL server ended");
-                }
-            });
-        }
+        serve(
+            &mut tasks,
+            (http_listener, state, business),
+            postgres.map(|listener| (listener, engine.clone())),
+            config,
+            &stopped,
+        );
         if let (Some(kept), Some(schedule)) = (&kept, Schedule::of(config)) {
             let (lake, stopped) = (kept.tables.clone(), stopped.clone());
             let repair =
@@ -167,6 +156,33 @@ impl Service {
         if stopped.await.is_err() {
             tracing::error!("stopping the pipeline failed");
         }
+    }
+}
+
+/// Serves HTTP with the metrics, and the PostgreSQL protocol where there is a listener for it, until `stopped`.
+fn serve(
+    tasks: &mut JoinSet<()>,
+    (http_listener, state, business): (TcpListener, HttpState, Arc<BusinessMetrics>),
+    postgres: Option<(TcpListener, Arc<dyn Engine>)>,
+    config: &Config,
+    stopped: &watch::Receiver<bool>,
+) {
+    let business_stopped = stopped.clone();
+    tasks.spawn(async move { business.run(business_stopped).await });
+    let http_stopped = stopped.clone();
+    tasks.spawn(async move {
+        if let Err(error) = http::serve(http_listener, router(state), http_stopped, HttpLimits::default()).await {
+            tracing::error!(%error, "the HTTP server ended");
+        }
+    });
+    if let Some((listener, engine)) = postgres {
+        let stopped = stopped.clone();
+        let limits = PostgresLimits { sql_bytes_max: config.query.sql_bytes_max.bytes(), ..PostgresLimits::default() };
+        tasks.spawn(async move {
+            if let Err(error) = postgres::serve(listener, engine, stopped, limits).await {
+                tracing::error!(%error, "the PostgreSQL server ended");
+            }
+        });
     }
 }
 

@@ -84,25 +84,17 @@ fn a_process_that_stood_still_too_long_lets_go_and_joins_again() {
     let group = crate::support::unique("group");
     send_numbered(&target.producer(), &topic, 0, 20_000);
     let process = Process::start(&target.bootstrap, &group, &topic);
-    process.until("assigned 4");
+    process.until_assigned(4, || {});
     process.signal("STOP");
     // Its partitions go to another member.
     let mut other = Member::of(member_config(&target, &topic, &group, "other", 2_000));
     other.until("all are taken over", |member| member.readers.len() == 4);
     process.signal("CONT");
     process.until("lost 4");
-    let deadline = Instant::now() + WITHIN;
-    let mut lines: Vec<String> = Vec::new();
-    // The group may hand them over one after the other.
-    let n_assigned = |lines: &[String]| -> usize {
-        lines.iter().filter_map(|line| line.strip_prefix("assigned ")?.parse::<usize>().ok()).sum()
-    };
-    while n_assigned(&lines) < 2 {
-        assert!(Instant::now() < deadline, "{lines:?}");
-        lines.extend(process.lines.try_iter());
+    let lines = process.until_assigned(2, || {
         other.read();
         other.poll(Duration::from_millis(10));
-    }
+    });
     let told = lines.iter().find(|line| line.starts_with("trouble group ")).unwrap();
     assert!(told.contains("stood still") && told.contains("session.timeout.ms"), "{told}");
     assert!(lines.iter().any(|line| line.starts_with("recovered group ")), "{lines:?}");
@@ -176,6 +168,22 @@ impl Process {
             }
         });
         Process { child, lines }
+    }
+
+    /// Waits until it has been handed so many partitions, which may come one after the other, and does `meanwhile` again and again.
+    /// *Returns* what it said.
+    fn until_assigned(&self, n_wanted: usize, mut meanwhile: impl FnMut()) -> Vec<String> {
+        let deadline = Instant::now() + WITHIN;
+        let mut lines: Vec<String> = Vec::new();
+        let n_assigned = |lines: &[String]| -> usize {
+            lines.iter().filter_map(|line| line.strip_prefix("assigned ")?.parse::<usize>().ok()).sum()
+        };
+        while n_assigned(&lines) < n_wanted {
+            assert!(Instant::now() < deadline, "{n_wanted} partitions were not assigned, but {lines:?}");
+            lines.extend(self.lines.recv_timeout(Duration::from_millis(10)));
+            meanwhile();
+        }
+        lines
     }
 
     fn until(&self, wanted: &str) {

@@ -50,29 +50,7 @@ pub(super) async fn refuse(
     ended: &mut EndedLane,
 ) -> Result<()> {
     let (Some((column, is_by_day)), Some(newest_us)) = (identity(set.kind), ended.newest_us()) else { return Ok(()) };
-    let lanes = heads.iter().filter(|(lane, head)| {
-        head.newest_us > i64::MIN
-            && !lane.topic.starts_with(data::FILES)
-            && kind_of(config, &lane.topic) == Some(set.kind)
-    });
-    for (lane, head) in lanes {
-        let held_from_us = head.newest_us.saturating_sub(config.time.late_horizon.0);
-        if has_no_horizon(set.kind) {
-            bail!(Failure::Usage(format!(
-                "lane {lane} holds {} without limit in time, so these files may concern what it holds: send them to its topic (legwork replay), or \
-                 use another --data",
-                set.kind
-            )));
-        }
-        if day_of(newest_us) >= day_of(held_from_us) {
-            bail!(Failure::Usage(format!(
-                "lane {lane} still holds the days from {} on, and the files reach until {}: leave those days out, send them to its topic (legwork \
-                 replay), or wait until its late horizon (time.late_horizon) is beyond them",
-                shown(held_from_us),
-                shown(newest_us)
-            )));
-        }
-    }
+    refuse_what_lanes_hold(config, heads, set, newest_us)?;
     let Some(events) = ended.events() else { return Ok(()) };
     let mut ours: HashSet<(String, i64)> = HashSet::new();
     let mut span = (i64::MAX, i64::MIN);
@@ -120,6 +98,34 @@ pub(super) async fn refuse(
          all. Give all files of a key and day as one set, or use another --data",
         keys.len()
     )))
+}
+
+/// Refuses events that concern what a lane still holds. `newest_us`: of the set's events.
+fn refuse_what_lanes_hold(config: &Config, heads: &[(LaneId, Head)], set: &Set, newest_us: i64) -> Result<()> {
+    let lanes = heads.iter().filter(|(lane, head)| {
+        head.newest_us > i64::MIN
+            && !lane.topic.starts_with(data::FILES)
+            && kind_of(config, &lane.topic) == Some(set.kind)
+    });
+    for (lane, head) in lanes {
+        let held_from_us = head.newest_us.saturating_sub(config.time.late_horizon.0);
+        if has_no_horizon(set.kind) {
+            bail!(Failure::Usage(format!(
+                "lane {lane} holds {} without limit in time, so these files may concern what it holds: send them to its topic (legwork replay), or \
+                 use another --data",
+                set.kind
+            )));
+        }
+        if day_of(newest_us) >= day_of(held_from_us) {
+            bail!(Failure::Usage(format!(
+                "lane {lane} still holds the days from {} on, and the files reach until {}: leave those days out, send them to its topic (legwork \
+                 replay), or wait until its late horizon (time.late_horizon) is beyond them",
+                shown(held_from_us),
+                shown(newest_us)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Calls with key and event time of each row.

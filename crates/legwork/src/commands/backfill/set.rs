@@ -1,6 +1,6 @@
 //! A set of files: what tells it from others, and what the store remembers of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use legwork_codec::files::{FileInput, Fingerprint};
@@ -132,7 +132,7 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn fingerprint(path: &PathBuf) -> Result<String> {
+fn fingerprint(path: &Path) -> Result<String> {
     let fingerprint = Fingerprint::of_file(path).with_context(|| format!("reading {}", path.display()))?;
     Ok(fingerprint.to_string())
 }

@@ -343,7 +343,7 @@ mod tests {
 
     fn starts(batches: &[RecordBatch], table: Table) -> Vec<(String, i64)> {
         let of = |rows: &RecordBatch| places(table, "device_id", rows).unwrap();
-        batches.iter().flat_map(|rows| of(rows)).map(|place| (place.key, place.start_us / HOUR)).collect()
+        batches.iter().flat_map(of).map(|place| (place.key, place.start_us / HOUR)).collect()
     }
 
     fn found(table: Table, old: &[(&str, i64, i64, i64)], new: &[(&str, i64, i64, i64)], until: i64) -> Difference {
