@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::ser::SerializeTuple;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::track::codec::Reader;
 use crate::track::coverage::{Coverage, Part};
@@ -29,8 +31,44 @@ impl Start {
         self.state == other.state && are_rows_same && place(self) == place(other)
     }
 
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.state.heap_bytes() + self.open.len() * size_of::<Row>()
+    /// Itself in few bytes.
+    pub(crate) fn pack(&self) -> PackedStart {
+        PackedStart(postcard::to_allocvec(self).expect("it has a length").into())
+    }
+}
+
+/// A [`Start`] in few bytes, since every chunk has one: a fifth of what it takes at hand.
+#[derive(Clone, Debug)]
+pub(crate) struct PackedStart(Box<[u8]>);
+
+impl PackedStart {
+    pub(crate) fn open(&self) -> Start {
+        postcard::from_bytes(&self.0).expect("it was packed here")
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// As the start itself, which it holds in the same format: of a tuple, only the elements are written, and of a float, its eight bytes.
+impl Serialize for PackedStart {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (words, rest) = self.0.as_chunks();
+        let mut tuple = serializer.serialize_tuple(words.len() + rest.len())?;
+        words.iter().try_for_each(|word| tuple.serialize_element(&f64::from_le_bytes(*word)))?;
+        rest.iter().try_for_each(|byte| tuple.serialize_element(byte))?;
+        tuple.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for PackedStart {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PackedStart, D::Error> {
+        let start = Start::deserialize(deserializer)?;
+        if !start.open.iter().all(Row::is_plausible) {
+            return Err(D::Error::custom("rows that cannot be"));
+        }
+        Ok(start.pack())
     }
 }
 
@@ -50,7 +88,7 @@ pub(crate) struct Chunk {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Body {
     /// None at the very beginning.
-    pub(crate) start: Option<Box<Start>>,
+    pub(crate) start: Option<PackedStart>,
     pub(crate) pings: Box<[u8]>,
     /// Rows that were done when the chunk ended, and not before.
     pub(crate) rows: Box<[u8]>,
@@ -75,7 +113,7 @@ impl Body {
     pub(crate) fn memory_bytes(&self) -> usize {
         let coverage = self.coverage.get().map_or(0, |coverage| size_of_val(&**coverage));
         size_of::<Body>()
-            + self.start.as_ref().map_or(0, |start| size_of::<Start>() + start.heap_bytes())
+            + self.start.as_ref().map_or(0, PackedStart::memory_bytes)
             + self.pings.len()
             + coverage
             + self.row_bytes()
@@ -95,7 +133,10 @@ impl Chunk {
     /// What it covers. Nothing while it is only in the store.
     pub(crate) fn coverage(&self, params: &Params) -> &[Coverage] {
         let Some(body) = &self.body else { return &[] };
-        let make = || Coverage::of_chunk(params, body.start.as_deref(), Reader::new(&*body.pings, self.n_pings));
+        let make = || {
+            let start = body.start.as_ref().map(PackedStart::open);
+            Coverage::of_chunk(params, start.as_ref(), Reader::new(&*body.pings, self.n_pings))
+        };
         body.coverage.get_or_init(|| make().into())
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use legwork_types::Verdict;
 use legwork_types::time::TimeConfig;
 
-use crate::track::chunk::{Body, Chunk, Start};
+use crate::track::chunk::{Body, Chunk, PackedStart, Start};
 use crate::track::codec::{Reader, Writer};
 use crate::track::coverage::{Coverage, Part};
 use crate::track::deferred::Deferred;
@@ -38,7 +38,7 @@ pub(crate) enum Taken {
 pub(crate) struct Past {
     pub(crate) chunks: Vec<Chunk>,
     /// Start of the open chunk.
-    pub(crate) open_start: Option<Box<Start>>,
+    pub(crate) open_start: Option<PackedStart>,
     /// Rows of chunks behind the late horizon, where there is no store that has them.
     pub(crate) gone: Vec<Arc<Body>>,
     /// What those covered, by day and cell, and the time of the first ping among them.
@@ -248,7 +248,7 @@ impl Device {
     pub(crate) fn fold(&mut self, params: &Params, ping: &Ping, revision: u32) {
         let before = match &self.past {
             _ if self.n_open > 0 => Some(self.open.last()),
-            Some(past) => past.open_start.as_ref().and_then(|start| start.before),
+            Some(past) => past.open_start.as_ref().and_then(|start| start.open().before),
             None => None,
         };
         step(params, &mut self.state, &mut self.rows, before.as_ref(), ping, revision, &mut Silent);
@@ -263,7 +263,7 @@ impl Device {
         let open_from_us = self.state.open_from_us(params, before.time_us);
         let (rows, stays, trips) = self.rows.seal(params.window_us, open_from_us);
         let open = self.rows.open_from(open_from_us);
-        let start = Box::new(Start { state: self.state.clone(), open, before: Some(before) });
+        let start = Start { state: self.state.clone(), open, before: Some(before) }.pack();
         let first_us = self.open_first_us();
         let past = self.past.get_or_insert_default();
         let mut body = Body {
@@ -326,10 +326,10 @@ impl Device {
     }
 
     /// Where the fold stood before a chunk; nothing at the very beginning. None while the chunk is only in the store.
-    pub(crate) fn start_of(&self, chunk_idx: usize) -> Option<Option<&Start>> {
+    pub(crate) fn start_of(&self, chunk_idx: usize) -> Option<Option<&PackedStart>> {
         match self.chunks().get(chunk_idx) {
-            Some(chunk) => chunk.body.as_ref().map(|body| body.start.as_deref()),
-            None => Some(self.past.as_ref().and_then(|past| past.open_start.as_deref())),
+            Some(chunk) => chunk.body.as_ref().map(|body| body.start.as_ref()),
+            None => Some(self.past.as_ref().and_then(|past| past.open_start.as_ref())),
         }
     }
 
@@ -346,7 +346,7 @@ impl Device {
     /// between that are not in memory are left out.
     pub(crate) fn explain(&self, params: &Params, chunks: std::ops::RangeInclusive<usize>) -> Vec<Explained> {
         let Some(first) = chunks.clone().find(|idx| self.pings(*idx).is_some()) else { return Vec::new() };
-        let start = self.start_of(first).flatten().cloned().unwrap_or_default();
+        let start = self.start_of(first).flatten().map_or_else(Start::default, PackedStart::open);
         let (mut state, mut rows, mut before) = (start.state, DeviceRows::of(&start.open), start.before);
         let mut trace = Trace::default();
         for ping in (first..=*chunks.end()).map_while(|chunk_idx| self.pings(chunk_idx)).flatten() {
@@ -371,9 +371,9 @@ impl Device {
     /// What the pings of the open chunk cover, the fix that is not judged yet among them.
     pub(crate) fn open_coverage(&self, params: &Params) -> Vec<Part> {
         let part_us = self.open_first_us();
-        let start = self.past.as_ref().and_then(|past| past.open_start.as_deref());
+        let start = self.past.as_ref().and_then(|past| past.open_start.as_ref()).map(PackedStart::open);
         let pings = Reader::new(self.open.bytes(), self.n_open);
-        let covered = Coverage::of_open(params, start, pings);
+        let covered = Coverage::of_open(params, start.as_ref(), pings);
         covered.into_iter().map(|coverage| Part { part_us, coverage }).collect()
     }
 
@@ -408,7 +408,7 @@ impl Device {
                 + past.chunks.capacity() * size_of::<Chunk>()
                 + past.gone_coverage.capacity() * size_of::<Coverage>()
                 + past.recent.capacity() * size_of::<(i64, Row)>()
-                + past.open_start.as_ref().map_or(0, |start| size_of::<Start>() + start.heap_bytes());
+                + past.open_start.as_ref().map_or(0, PackedStart::memory_bytes);
         }
         for body in self.bodies() {
             rows += body.row_bytes();

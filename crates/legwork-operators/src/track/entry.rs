@@ -10,7 +10,7 @@ use legwork_types::time::{DAY_US, TimeConfig};
 use legwork_types::{StateError, StateValue};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::track::chunk::{Body, Chunk, Start};
+use crate::track::chunk::{Body, Chunk, PackedStart};
 use crate::track::codec::Writer;
 use crate::track::coverage::Coverage;
 use crate::track::deferred::Deferred;
@@ -123,7 +123,7 @@ struct DeviceWire<'a> {
     open: Vec<Row>,
     stays: Cow<'a, [Stay]>,
     trips: Cow<'a, [Trip]>,
-    start: Option<Cow<'a, Start>>,
+    start: Option<Cow<'a, PackedStart>>,
     recent: Vec<(i64, Row)>,
     deferred: Cow<'a, [Ping]>,
 }
@@ -138,7 +138,7 @@ struct ChunkWire<'a> {
     rows: &'a [u8],
     stays: Cow<'a, [Stay]>,
     trips: Cow<'a, [Trip]>,
-    start: Option<Cow<'a, Start>>,
+    start: Option<Cow<'a, PackedStart>>,
     #[serde(serialize_with = "piece")]
     coverage: &'a [u8],
 }
@@ -162,7 +162,7 @@ pub(crate) fn device_value(device: &Device, time: &TimeConfig, names: &Names) ->
             open,
             stays: device.rows.stays().into(),
             trips: device.rows.trips().into(),
-            start: device.past.as_ref().and_then(|past| past.open_start.as_deref()).map(Cow::Borrowed),
+            start: device.past.as_ref().and_then(|past| past.open_start.as_ref()).map(Cow::Borrowed),
             recent: device.recent(time, device.clock_us()),
             deferred: device.waiting().into(),
         },
@@ -177,9 +177,7 @@ fn are_plausible(rows: &[Row]) -> bool {
 /// What [`device_value`] wrote.
 pub(crate) fn device(params: &Params, reps: &mut Interner, key: &[u8], value: &[u8]) -> Result<Device, StateError> {
     let wire: DeviceWire<'_> = parsed(key, value)?;
-    let starts = wire.start.iter().flat_map(|start| start.open.iter());
-    let mut others = starts.chain(wire.recent.iter().map(|(_, row)| row));
-    if !are_plausible(&wire.open) || !others.all(Row::is_plausible) {
+    if !are_plausible(&wire.open) || !wire.recent.iter().all(|(_, row)| row.is_plausible()) {
         return Err(damaged(key, "rows that cannot be"));
     }
     let mut device = Device::new();
@@ -194,7 +192,7 @@ pub(crate) fn device(params: &Params, reps: &mut Interner, key: &[u8], value: &[
     (device.battery_pct, device.n_open) = (wire.battery_pct, wire.n_pings);
     device.state = wire.state.into_owned();
     if let Some(start) = wire.start {
-        let open_start = Some(Box::new(start.into_owned()));
+        let open_start = Some(start.into_owned());
         device.past = Some(Box::new(Past { open_start, recent: wire.recent, ..Past::default() }));
     }
     device.deferred = (!wire.deferred.is_empty()).then(|| Box::new(Deferred::of(wire.deferred.into_owned())));
@@ -286,7 +284,7 @@ fn chunk_value(n_pings: u32, body: &Body, coverage: &[u8]) -> Vec<u8> {
             rows: &body.rows,
             stays: Cow::Borrowed(&body.stays),
             trips: Cow::Borrowed(&body.trips),
-            start: body.start.as_deref().map(Cow::Borrowed),
+            start: body.start.as_ref().map(Cow::Borrowed),
             coverage,
         },
     )
@@ -300,13 +298,12 @@ pub(crate) fn chunk(params: &Params, key: &[u8], value: &[u8]) -> Result<(u32, B
     }
     let mut rows = RowReader::new(params.window_us, wire.rows, wire.n_rows);
     let are_rows_right = rows.by_ref().map(|row| row.window_us).is_sorted();
-    let mut starts = wire.start.iter().flat_map(|start| start.open.iter());
-    if !are_rows_right || !rows.is_at_end() || !starts.all(Row::is_plausible) {
+    if !are_rows_right || !rows.is_at_end() {
         return Err(damaged(key, "rows that cannot be read"));
     }
     let coverage = covered(wire.coverage).ok_or_else(|| damaged(key, "coverage that cannot be read"))?;
     let body = Body {
-        start: wire.start.map(|start| Box::new(start.into_owned())),
+        start: wire.start.map(Cow::into_owned),
         pings: wire.pings.into(),
         rows: wire.rows.into(),
         n_rows: wire.n_rows,

@@ -7,7 +7,7 @@ use std::iter::Peekable;
 use std::slice;
 use std::sync::Arc;
 
-use crate::track::chunk::{Body, Chunk, Start};
+use crate::track::chunk::{Body, Chunk, PackedStart, Start};
 use crate::track::codec::{Reader, Writer};
 use crate::track::device::Device;
 use crate::track::fold::{Params, Silent, State, step};
@@ -24,7 +24,7 @@ pub(crate) struct Missing {
 
 /// A chunk folded again.
 struct Piece {
-    start: Option<Box<Start>>,
+    start: Option<PackedStart>,
     first_us: i64,
     n_pings: u32,
     pings: Box<[u8]>,
@@ -33,7 +33,7 @@ struct Piece {
 
 /// The open chunk folded again.
 struct Opened {
-    start: Option<Box<Start>>,
+    start: Option<PackedStart>,
     writer: Writer,
     n_pings: u32,
     battery_pct: f32,
@@ -123,21 +123,22 @@ impl Device {
     ) -> Result<(Refold<'a>, usize), Missing> {
         let (first, n_sealed) = (changed.keys().next().copied().unwrap_or_default(), self.n_sealed());
         let missing = |chunk_idx: usize| Missing { first_us: self.chunks()[chunk_idx].first_us };
-        let begun = self.start_of(first).ok_or_else(|| missing(first))?.cloned();
+        let packed = self.start_of(first).ok_or_else(|| missing(first))?;
+        let begun = packed.map(PackedStart::open);
         let (state, before) = begun.as_ref().map_or_else(Default::default, |begun| (begun.state.clone(), begun.before));
         let rows = DeviceRows::of(begun.as_ref().map_or(&[], |begun| &begun.open));
-        let mut start = begun.map(Box::new);
+        let mut start = packed.cloned();
         let mut refold = Refold { params, revision, state, rows, before, pieces: Vec::new(), opened: None };
         for chunk_idx in first..=n_sealed {
             if chunk_idx > first {
                 let now = refold.here();
                 if changed.is_empty() {
                     let then = self.start_of(chunk_idx).ok_or_else(|| missing(chunk_idx))?;
-                    if then.is_some_and(|then| now.is_same(then)) {
+                    if then.is_some_and(|then| now.is_same(&then.open())) {
                         return Ok((refold, chunk_idx));
                     }
                 }
-                start = Some(Box::new(now));
+                start = Some(now.pack());
             }
             let is_open = chunk_idx == n_sealed;
             let (bytes, n_pings) = match self.chunks().get(chunk_idx) {
@@ -255,18 +256,18 @@ impl Refold<'_> {
         self.before = Some(*ping);
     }
 
-    fn push(&mut self, start: Option<Box<Start>>, first_us: i64, n_pings: u32, pings: Box<[u8]>) {
+    fn push(&mut self, start: Option<PackedStart>, first_us: i64, n_pings: u32, pings: Box<[u8]>) {
         let done = self.rows.take_done(self.open_from_us());
         self.pieces.push(Piece { start, first_us, n_pings, pings, done });
     }
 
     /// Folds an unchanged chunk after changed ones.
-    fn read(&mut self, start: Option<Box<Start>>, bytes: &[u8], n_pings: u32, first_us: i64) {
+    fn read(&mut self, start: Option<PackedStart>, bytes: &[u8], n_pings: u32, first_us: i64) {
         Reader::new(bytes, n_pings).for_each(|ping| self.step(&ping));
         self.push(start, first_us, n_pings, bytes.into());
     }
 
-    fn read_open(&mut self, start: Option<Box<Start>>, writer: &Writer, n_pings: u32, battery_pct: f32) {
+    fn read_open(&mut self, start: Option<PackedStart>, writer: &Writer, n_pings: u32, battery_pct: f32) {
         Reader::new(writer.bytes(), n_pings).for_each(|ping| self.step(&ping));
         self.opened = Some(Opened { start, writer: writer.clone(), n_pings, battery_pct });
     }
@@ -274,7 +275,7 @@ impl Refold<'_> {
     /// Folds and writes the pings of a changed chunk, which may have become several. `n_max`: how many they are at most.
     fn write(
         &mut self,
-        mut start: Option<Box<Start>>,
+        mut start: Option<PackedStart>,
         mut pings: impl Iterator<Item = Ping>,
         n_max: usize,
         is_open: bool,
@@ -298,7 +299,7 @@ impl Refold<'_> {
             } else {
                 let here = self.here();
                 self.push(start.take(), first_us, n_pings, writer.into_bytes());
-                start = Some(Box::new(here));
+                start = Some(here.pack());
             }
         }
     }
