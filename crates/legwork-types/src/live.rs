@@ -55,6 +55,9 @@ pub struct FreshRows {
     /// All rows that a version of the lake lacks whose transaction number of this lane is at least this one. A query that pinned an older
     /// version pins again.
     pub after: u32,
+    /// The newest checkpoint that the lane knows to be durable. A version of the lake with a larger transaction number of this lane was
+    /// written by another owner: this one has lost its claim and has not heard of it, so its rows are not those of the lane any more.
+    pub durable: u32,
 }
 
 /// Why live rows cannot be had.

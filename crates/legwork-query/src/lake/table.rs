@@ -18,7 +18,7 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableProviderFilterPush
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use legwork_types::{FreshRows, LiveTables, Table};
+use legwork_types::{Answer, FreshRows, LaneId, LiveTables, MissingLane, Table};
 use tokio::time::Instant;
 
 use super::days::DaySet;
@@ -62,6 +62,9 @@ pub(crate) struct LakeTable {
     history: Arc<dyn History>,
 }
 
+/// Why a lane's rows are left out that the lake is ahead of.
+const OVERTAKEN: &str = "another instance has taken the lane over, and this one has not let go yet";
+
 impl LakeTable {
     pub(crate) fn new(
         (name, contents, time_column): LakeDef,
@@ -96,6 +99,7 @@ impl LakeTable {
             pin.forget_pinned(self.name);
             tokio::time::sleep(PIN_AGAIN_AFTER).await;
         };
+        let fresh = fresh.map(|answer| without_former_owners(pinned.as_deref(), answer));
         let fresh = pin.found(fresh).map_err(|error| DataFusionError::External(Box::new(error)))?;
         let fresh = match (self.contents, &pinned) {
             (Contents::Events, Some(pinned)) => Fresh::of_events(fresh, &pinned.through, self.time_column)?,
@@ -194,10 +198,28 @@ impl LakeTable {
     }
 }
 
+/// A lane's transaction number in the lake as it was pinned.
+fn through(pinned: Option<&PinnedTable>, lane: &LaneId) -> u32 {
+    pinned.and_then(|pinned| pinned.through.get(lane).copied()).unwrap_or(0)
+}
+
 /// Whether what lanes have let go of is in the lake as it was pinned.
 fn lacks_nothing(pinned: Option<&PinnedTable>, lanes: &[FreshRows]) -> bool {
-    let through = |lane| pinned.and_then(|pinned| pinned.through.get(lane).copied()).unwrap_or(0);
-    lanes.iter().all(|fresh| through(&fresh.lane) >= fresh.after)
+    lanes.iter().all(|fresh| through(pinned, &fresh.lane) >= fresh.after)
+}
+
+/// Without the rows of lanes that another owner has overtaken in the lake: those lanes are missing.
+fn without_former_owners(pinned: Option<&PinnedTable>, answer: Answer<FreshRows>) -> Answer<FreshRows> {
+    let Answer { found, mut missing } = answer;
+    let (found, overtaken): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|fresh| through(pinned, &fresh.lane) <= fresh.durable);
+    missing.extend(overtaken.into_iter().map(|FreshRows { lane, .. }| MissingLane {
+        topic: lane.topic,
+        partition: Some(lane.partition),
+        reason: OVERTAKEN.to_owned(),
+        coming_for: None,
+    }));
+    Answer { found, missing }
 }
 
 /// What a query wants of a table.

@@ -291,9 +291,10 @@ async fn events_are_read_once_while_a_commit_is_under_way() {
             lane: lane(0),
             rows: vec![(1, ping(26, "a1")), (2, ping(27, "a2")), (3, ping(27, "a3"))],
             after: 0,
+            durable: 9,
         },
-        FreshRows { lane: lane(1), rows: vec![(2, ping(28, "b2"))], after: 0 },
-        FreshRows { lane: lane(2), rows: vec![(1, ping(27, "c1"))], after: 0 },
+        FreshRows { lane: lane(1), rows: vec![(2, ping(28, "b2"))], after: 0, durable: 9 },
+        FreshRows { lane: lane(2), rows: vec![(1, ping(27, "c1"))], after: 0, durable: 9 },
     ];
     lanes.fresh.insert("gps_pings".to_owned(), held);
     let engine = engine(&history, lanes);

@@ -123,6 +123,7 @@ pub(super) fn fresh(table: Table, versions: &[Version]) -> Vec<FreshRows> {
     let fresh = lanes.into_iter().map(|(number, checkpoints)| FreshRows {
         lane: lane(number),
         after: 0,
+        durable: u32::MAX,
         rows: checkpoints.into_iter().map(|(number, written)| (number, rows(table, &schema, &written))).collect(),
     });
     fresh.collect()

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use legwork_types::MissingLane;
+use legwork_types::{FreshRows, MissingLane, Table};
 
 use super::fake::{Fake, LOOKS};
-use super::lake_model::MemoryLake;
+use super::lake_model::{MemoryLake, Version, fresh, lane};
 use super::options;
-use super::sql::calls;
+use super::sql::{calls, table_of};
 use crate::{Engine, QueryOptions, Session, SqlEngine};
 
 fn missing(partition: i32, reason: &str, coming_for: Option<u64>) -> MissingLane {
@@ -75,5 +75,32 @@ async fn statements_without_lanes_say_nothing() {
     for sql in ["SELECT 1", "SHOW timezone", "SELECT * FROM lake_versions()", "SHOW TABLES"] {
         let (notices, n_looks) = notices(vec![missing(0, "why", Some(0))], 3_600, sql, true).await;
         assert!(notices.is_empty() && n_looks == 0, "{sql}: {notices:?}");
+    }
+}
+
+#[tokio::test]
+async fn rows_of_a_lane_that_another_owner_has_overtaken_are_left_out_and_told_of() {
+    let version =
+        |day: i32, revision: u32, value: i64| Version { lane: 0, revision, day, key: 1, is_deleted: false, value };
+    for (durable, sum, n_notices) in [(5, "6.0", 0), (4, "3.0", 1)] {
+        // The lake has the lane's rows through checkpoint 5, the owner asked has a later version of one of them.
+        let mut history =
+            MemoryLake::default().table(Table::DeviceMovement, &[version(0, 4, 4), version(1, 5, 8)], &[], true);
+        let lake = history.tables.get_mut(Table::DeviceMovement.name()).unwrap();
+        lake.1.insert(lane(0), 5);
+        let held = fresh(Table::DeviceMovement, &[version(1, 6, 20)]);
+        let held = held.into_iter().map(|fresh| FreshRows { durable, ..fresh }).collect();
+        let mut lanes = Fake::default();
+        lanes.fresh.insert(Table::DeviceMovement.name().to_owned(), held);
+        let engine = SqlEngine::with_history(Arc::new(lanes), Arc::new(history), options()).unwrap();
+        let session = engine.session();
+        let sql = "SELECT sum(distance_m) FROM device_movement";
+        assert_eq!(table_of(session.as_ref(), sql).await, sum);
+        let notices = session.query(sql).await.unwrap().notices;
+        assert_eq!(notices.len(), n_notices, "{notices:?}");
+        assert!(
+            notices.iter().all(|notice| notice.contains("another instance has taken the lane over")),
+            "{notices:?}"
+        );
     }
 }

@@ -100,8 +100,12 @@ fn fresh_rows(lane: &LaneId, pending: Vec<PendingRows>) -> Result<BTreeMap<Strin
             // A newer binary's: its rows are nothing that this one can show, nor that its lake tables hold.
             (None, None) => continue,
         };
-        let of_table =
-            fresh.entry(name).or_insert_with(|| FreshRows { lane: lane.clone(), rows: Vec::new(), after: 0 });
+        let of_table = fresh.entry(name).or_insert_with(|| FreshRows {
+            lane: lane.clone(),
+            rows: Vec::new(),
+            after: 0,
+            durable: u32::MAX,
+        });
         of_table.rows.extend(batches.into_iter().map(|batch| (number, batch)));
     }
     Ok(fresh)

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use legwork_codec::{Decoder, Format};
 use legwork_operators::{DedupConfig, OperatorConfig, TrackConfig};
 use legwork_state::MemoryStore;
 use legwork_types::time::{DAY_US, HOUR_US, TimeConfig};
-use legwork_types::{Kind, LaneId, LaneState, LaneStatus};
+use legwork_types::{FreshRows, Kind, LaneId, LaneState, LaneStatus};
 use tokio::sync::oneshot;
 
 use super::faults::Dice;
@@ -21,7 +20,7 @@ use crate::record_log::Space;
 use crate::stream_lane::StreamLane;
 use crate::{Delivery, DeliveryOptions, LaneConfig, RawEvents, SpillConfig};
 
-type Fresh = BTreeMap<&'static str, Vec<(u32, RecordBatch)>>;
+type Fresh = BTreeMap<&'static str, FreshRows>;
 
 pub(super) struct Instance {
     runtime: tokio::runtime::Runtime,
@@ -157,7 +156,7 @@ impl Instance {
         let mut fresh = Fresh::new();
         for table in lake_tables(kind) {
             if let Some(rows) = lane.fresh(table).ok()? {
-                fresh.insert(table, rows.rows);
+                fresh.insert(table, rows);
             }
         }
         Some((lane.status(), fresh))

@@ -299,8 +299,8 @@ impl StreamLane {
         if let Some((number, batches)) = self.lane.fresh(table) {
             rows.extend(batches.into_iter().map(|batch| (number, batch)));
         }
-        let after = keeper.pending.after(table);
-        Ok((after > 0 || !rows.is_empty()).then(|| FreshRows { lane: self.lane.id(), rows, after }))
+        let (after, durable) = (keeper.pending.after(table), keeper.head().number);
+        Ok((after > 0 || !rows.is_empty()).then(|| FreshRows { lane: self.lane.id(), rows, after, durable }))
     }
 
     /// Answers a question about one key; none when it is not for this lane's operator.
