@@ -13,6 +13,7 @@ use legwork_types::{
 };
 use prometheus::{IntCounter, IntCounterVec};
 
+use crate::accounting::Accounting;
 use crate::delivery::{Delivery, Part, Taken, TakenRows};
 use crate::event_log::EventLog;
 use crate::guard::Guard;
@@ -33,19 +34,6 @@ pub(crate) struct Tombstone<'a> {
     pub(crate) n_rows_before: usize,
 }
 
-/// Counts of what became of the messages read.
-#[derive(Clone, Copy, Debug, Default)]
-struct Accounting {
-    n_read: i64,
-    n_accepted: i64,
-    n_late: i64,
-    n_rejected: i64,
-    n_duplicates: i64,
-    n_tombstones: i64,
-    n_reordered: i64,
-    n_misrouted: i64,
-}
-
 pub(crate) struct Lane {
     pub(crate) kind: Kind,
     pub(crate) topic: Arc<str>,
@@ -61,29 +49,6 @@ pub(crate) struct Lane {
     accounting: Accounting,
     metrics: Option<LaneMetrics>,
     has_changed: bool,
-}
-
-impl Accounting {
-    /// In the order of a checkpoint's head.
-    fn to_counts(self) -> Vec<i64> {
-        let Accounting { n_read, n_accepted, n_late, n_rejected, n_duplicates, n_tombstones, n_reordered, n_misrouted } =
-            self;
-        vec![n_read, n_accepted, n_late, n_rejected, n_duplicates, n_tombstones, n_reordered, n_misrouted]
-    }
-
-    fn from_counts(counts: &[i64]) -> Accounting {
-        let count = |idx: usize| counts.get(idx).copied().unwrap_or(0);
-        Accounting {
-            n_read: count(0),
-            n_accepted: count(1),
-            n_late: count(2),
-            n_rejected: count(3),
-            n_duplicates: count(4),
-            n_tombstones: count(5),
-            n_reordered: count(6),
-            n_misrouted: count(7),
-        }
-    }
 }
 
 /// Reads cold state; waits for it.
@@ -464,10 +429,7 @@ impl Lane {
         is_idle: bool,
     ) -> LaneStatus {
         let newest_us = self.newest_us();
-        let counts = self.accounting;
-        LaneStatus {
-            topic: self.topic.clone(),
-            partition: self.partition,
+        self.accounting.of(LaneStatus {
             state,
             detail: detail.to_owned(),
             owner: self.config.owner.clone(),
@@ -476,16 +438,8 @@ impl Lane {
             watermark_us: newest_us.map(|newest| newest.saturating_sub(self.config.operators.time.reorder_bound_us)),
             last_event_time_us: newest_us,
             is_idle,
-            checkpoint_seq: None,
-            n_read: counts.n_read,
-            n_accepted: counts.n_accepted,
-            n_late: counts.n_late,
-            n_rejected: counts.n_rejected,
-            n_duplicates: counts.n_duplicates,
-            n_tombstones: counts.n_tombstones,
-            n_reordered: counts.n_reordered,
-            n_misrouted: counts.n_misrouted,
-        }
+            ..LaneStatus::new(self.topic.clone(), self.partition)
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 //! through the same lanes. Both answer questions about their tables between two batches. What does not live here: Kafka, SQL, and
 //! what the events mean.
 
+mod accounting;
 mod bounded;
 mod committer;
 mod config;

@@ -6,10 +6,15 @@
 //! before in its field, or says how many it takes. What a ping has at all is said when it changes.
 //! *Source* of the idea: Pelkonen et al., "Gorilla: a fast, scalable, in-memory time series database", 2015.
 
+mod reader;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 
+pub(crate) use crate::track::codec::reader::{Mark, Reader};
 use crate::track::ping::{NO_REP, NO_TIME, Ping};
-use crate::track::rope::Rope;
+use crate::track::rope::{Bytes, Rope};
 
 const HAS_SENT: u8 = 1;
 const HAS_ACCURACY: u8 = 2;
@@ -207,8 +212,8 @@ impl Bits {
 
 /// Pings after each other.
 #[derive(Clone, Debug)]
-pub(crate) struct Writer {
-    bytes: Rope,
+pub(crate) struct Writer<B = Rope> {
+    bytes: B,
     /// Free bits in the last byte.
     n_free: u32,
     /// Time of the first ping; none is as early as before there is one.
@@ -217,6 +222,16 @@ pub(crate) struct Writer {
 }
 
 impl Context {
+    /// Whether the next ping is written in the same bits.
+    #[inline]
+    fn is_same(&self, other: &Context) -> bool {
+        let numbers = |c: &Context| (c.time_us, c.step_us, c.sent_lag_us, c.rep, c.flags, c.widths);
+        let measures = |c: &Context| {
+            (c.lat.to_bits(), c.lon.to_bits(), c.odometer_m.to_bits(), c.accuracy_m.to_bits(), c.speed_mps.to_bits())
+        };
+        numbers(self) == numbers(other) && measures(self) == measures(other)
+    }
+
     /// The ping after which it is this.
     #[inline(always)]
     fn ping(&self) -> Ping {
@@ -237,23 +252,25 @@ impl Context {
     }
 }
 
+impl Writer<Vec<u8>> {
+    /// One that writes in one piece, for pings of which the chunk is made at once.
+    pub(crate) fn in_one_piece(n_pings: usize) -> Writer<Vec<u8>> {
+        // Most take fewer; the list is cut to its length in the end.
+        Writer { bytes: Vec::with_capacity(16 * n_pings), n_free: 0, first_us: i64::MIN, context: START }
+    }
+
+    pub(crate) fn into_bytes(self) -> Box<[u8]> {
+        self.bytes.into_boxed_slice()
+    }
+
+    /// One that goes on after it.
+    pub(crate) fn into_pieces(self) -> Writer {
+        let Writer { bytes, n_free, first_us, context } = self;
+        Writer { bytes: Rope::from(&*bytes), n_free, first_us, context }
+    }
+}
+
 impl Writer {
-    /// The last ping written, without its battery. Meaningless before the first.
-    #[inline]
-    pub(crate) fn last(&self) -> Ping {
-        self.context.ping()
-    }
-
-    #[inline]
-    pub(crate) fn last_time_us(&self) -> i64 {
-        self.context.time_us
-    }
-
-    #[inline]
-    pub(crate) fn first_us(&self) -> i64 {
-        self.first_us
-    }
-
     pub(crate) fn new() -> Writer {
         Writer { bytes: Rope::default(), n_free: 0, first_us: i64::MIN, context: START }
     }
@@ -289,18 +306,75 @@ impl Writer {
         self.bytes.bytes_from(first)
     }
 
-    /// The last byte: reading it fetches what is written to next.
-    #[inline(always)]
-    pub(crate) fn last_byte(&self) -> u8 {
-        self.bytes.last().unwrap_or(0)
-    }
-
     pub(crate) fn memory_bytes(&self) -> usize {
         self.bytes.memory_bytes()
     }
 
     pub(crate) fn into_bytes(self) -> Box<[u8]> {
         self.bytes.bytes().into()
+    }
+}
+
+impl<B: Bytes> Writer<B> {
+    /// The last ping written, without its battery. Meaningless before the first.
+    #[inline]
+    pub(crate) fn last(&self) -> Ping {
+        self.context.ping()
+    }
+
+    #[inline]
+    pub(crate) fn last_time_us(&self) -> i64 {
+        self.context.time_us
+    }
+
+    #[inline]
+    pub(crate) fn first_us(&self) -> i64 {
+        self.first_us
+    }
+
+    /// The last byte: reading it fetches what is written to next.
+    #[inline(always)]
+    pub(crate) fn last_byte(&self) -> u8 {
+        self.bytes.last().unwrap_or(0)
+    }
+
+    /// Begins after what is written.
+    #[inline(always)]
+    fn begin(&mut self, time_us: i64) -> Bits {
+        let last = self.bytes.last();
+        if last.is_none() {
+            self.first_us = time_us;
+        }
+        let (n, word) = if self.n_free > 0 { (8 - self.n_free, u64::from(last.unwrap_or(0))) } else { (0, 0) };
+        Bits { bytes: [0; PING_BYTES_MAX], n_bytes: 0, word, n }
+    }
+
+    #[inline(always)]
+    fn end(&mut self, mut bits: Bits) {
+        let (mut bytes, n_free) = bits.end();
+        if self.n_free > 0 {
+            self.bytes.set_last(bytes[0]);
+            bytes = &bytes[1..];
+        }
+        self.bytes.extend(bytes);
+        self.n_free = n_free;
+    }
+
+    /// Writes the ping that `reader` read last: as [`Writer::push`] does, but copies its bits where the same was expected of it.
+    #[inline]
+    pub(crate) fn copy(&mut self, ping: &Ping, reader: &Reader<'_>, before: &Mark) {
+        if !self.context.is_same(&before.context) {
+            return self.push(ping);
+        }
+        let mut bits = self.begin(ping.time_us);
+        let (mut at_bit, end_bit) = (before.at_bit - 8 * reader.n_before, reader.at_bit);
+        while at_bit < end_bit {
+            let n_bits = (end_bit - at_bit).min(32);
+            bits.put(reader.peek_at(at_bit) & ((1 << n_bits) - 1), n_bits as u32);
+            at_bit += n_bits;
+        }
+        self.context = reader.context;
+        self.end(bits);
     }
 
     /// Writes a ping later than the one before. Its battery is not kept.
@@ -319,11 +393,7 @@ impl Writer {
         let short = has_short(ping.accuracy_m) && has_short(ping.speed_mps);
         flags |= has(short, IS_SHORT);
         flags |= has(ping.rep != before.rep, NEW_REP);
-        let (n, word) = if self.n_free > 0 { (8 - self.n_free, u64::from(self.last_byte())) } else { (0, 0) };
-        let mut bits = Bits { bytes: [0; PING_BYTES_MAX], n_bytes: 0, word, n };
-        if self.bytes.is_empty() {
-            self.first_us = ping.time_us;
-        }
+        let mut bits = self.begin(ping.time_us);
         let now = &mut self.context;
         if flags == before.flags {
             bits.put(0, 1);
@@ -355,220 +425,6 @@ impl Writer {
             now.sent_lag_us = ping.sent_us.wrapping_sub(ping.time_us);
             bits.field(&mut now.widths[SENT], zigzag(now.sent_lag_us.wrapping_sub(before.sent_lag_us)));
         }
-        let (mut bytes, n_free) = bits.end();
-        if self.n_free > 0 {
-            self.bytes.set_last(bytes[0]);
-            bytes = &bytes[1..];
-        }
-        self.bytes.extend(bytes);
-        self.n_free = n_free;
-    }
-}
-
-/// Bits of a word that begins within a byte.
-const PEEKED_BITS: u32 = u64::BITS - 7;
-
-/// Where a [`Reader`] stands.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark {
-    at_bit: usize,
-    context: Context,
-}
-
-impl Mark {
-    /// The byte that is read next.
-    pub(crate) fn byte(&self) -> usize {
-        self.at_bit / 8
-    }
-}
-
-impl Default for Mark {
-    fn default() -> Mark {
-        Mark { at_bit: 0, context: START }
-    }
-}
-
-/// Reads what a [`Writer`] wrote.
-#[derive(Debug)]
-pub(crate) struct Reader<'a> {
-    bytes: Cow<'a, [u8]>,
-    /// Bytes before those.
-    n_before: usize,
-    at_bit: usize,
-    n_left: u32,
-    context: Context,
-}
-
-impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: impl Into<Cow<'a, [u8]>>, n_pings: u32) -> Reader<'a> {
-        Reader::resume(bytes, n_pings, Mark::default())
-    }
-
-    /// Reads the next pings after those that another reader has read. `bytes` begin with the mark's.
-    pub(crate) fn resume(bytes: impl Into<Cow<'a, [u8]>>, n_pings: u32, mark: Mark) -> Reader<'a> {
-        let (n_before, at_bit) = (mark.byte(), mark.at_bit % 8);
-        Reader { bytes: bytes.into(), n_before, at_bit, n_left: n_pings, context: mark.context }
-    }
-
-    pub(crate) fn mark(&self) -> Mark {
-        Mark { at_bit: 8 * self.n_before + self.at_bit, context: self.context }
-    }
-
-    #[inline]
-    fn bits(&mut self, n_bits: u32) -> u64 {
-        if n_bits == 0 {
-            return 0;
-        }
-        let mut value = self.peek();
-        let (byte, shift) = (self.at_bit / 8, (self.at_bit % 8) as u32);
-        self.at_bit += n_bits as usize;
-        if n_bits + shift > 64 {
-            value |= self.bytes.get(byte + 8).map_or(0, |byte| u64::from(*byte)) << (64 - shift);
-        }
-        if n_bits == 64 { value } else { value & ((1 << n_bits) - 1) }
-    }
-
-    /// The next bits, [`PEEKED_BITS`] at least; zeros behind the last byte.
-    #[inline(always)]
-    fn peek(&self) -> u64 {
-        let (byte, shift) = (self.at_bit / 8, self.at_bit % 8);
-        let word =
-            self.bytes.get(byte..).and_then(<[u8]>::first_chunk).map_or_else(|| self.last_word(byte), |word| *word);
-        u64::from_le_bytes(word) >> shift
-    }
-
-    /// The last bytes. Behind damaged ones there may be none.
-    #[cold]
-    fn last_word(&self, byte: usize) -> [u8; 8] {
-        let rest = self.bytes.get(byte..).unwrap_or(&[]);
-        std::array::from_fn(|at| rest.get(at).copied().unwrap_or(0))
-    }
-
-    #[inline]
-    fn field(&mut self, field: usize) -> u64 {
-        let ahead = self.peek();
-        let n_head = if ahead & 1 == 1 {
-            self.context.widths[field] = (ahead >> 1 & 31) as u8;
-            6
-        } else {
-            1
-        };
-        self.at_bit += n_head as usize;
-        let n_bits = n_bits(self.context.widths[field]);
-        if n_head + n_bits <= PEEKED_BITS {
-            self.at_bit += n_bits as usize;
-            ahead >> n_head & ((1 << n_bits) - 1)
-        } else {
-            self.bits(n_bits)
-        }
-    }
-}
-
-impl Iterator for Reader<'_> {
-    type Item = Ping;
-
-    fn next(&mut self) -> Option<Ping> {
-        self.n_left = self.n_left.checked_sub(1)?;
-        let flags = if self.bits(1) == 1 { self.bits(8) as u8 } else { self.context.flags };
-        if flags & NEW_REP != 0 {
-            self.context.rep = self.bits(32) as u32;
-        }
-        self.context.flags = flags & !NEW_REP;
-        let (decimal, short) = (flags & IS_DECIMAL != 0, flags & IS_SHORT != 0);
-        let step = unzigzag(self.field(TIME));
-        self.context.step_us = self.context.step_us.wrapping_add(step);
-        self.context.time_us = self.context.time_us.wrapping_add(self.context.step_us);
-        let lat = self.field(LAT);
-        self.context.lat = moved(self.context.lat, lat, decimal);
-        let lon = self.field(LON);
-        self.context.lon = moved(self.context.lon, lon, decimal);
-        if flags & HAS_ACCURACY != 0 {
-            let mix = self.field(ACCURACY);
-            self.context.accuracy_m = unmixed(self.context.accuracy_m, mix, short);
-        }
-        if flags & HAS_SPEED != 0 {
-            let mix = self.field(SPEED);
-            self.context.speed_mps = unmixed(self.context.speed_mps, mix, short);
-        }
-        if flags & HAS_ODOMETER != 0 {
-            let difference = self.field(ODOMETER);
-            self.context.odometer_m = moved(self.context.odometer_m, difference, false);
-        }
-        if flags & HAS_SENT != 0 {
-            let lag = unzigzag(self.field(SENT));
-            self.context.sent_lag_us = self.context.sent_lag_us.wrapping_add(lag);
-        }
-        Some(self.context.ping())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn number() -> impl Strategy<Value = f64> {
-        prop_oneof![
-            any::<f64>(),
-            (-1_800_000_000i64..1_800_000_000).prop_map(|n| n as f64 / 1e7),
-            Just(0.0),
-            Just(-0.0)
-        ]
-    }
-
-    fn small() -> impl Strategy<Value = f32> {
-        prop_oneof![any::<f32>(), (0u16..2000).prop_map(|n| f32::from(n) / 8.0), Just(f32::NAN)]
-    }
-
-    prop_compose! {
-        fn ping()(time_us in any::<i64>(), sent in proptest::option::of(any::<i64>()), lat in number(), lon in number(),
-                  odometer_m in number(), accuracy_m in small(), speed_mps in small(), rep in 0u32..3, mock in any::<bool>()) -> Ping {
-            Ping { time_us, sent_us: sent.unwrap_or(NO_TIME), lat, lon, odometer_m, accuracy_m, speed_mps, battery_pct: f32::NAN, rep, mock }
-        }
-    }
-
-    /// All of a ping; any NaN is one missing value.
-    fn content(ping: &Ping) -> impl PartialEq + std::fmt::Debug + use<> {
-        let f32s = |v: f32| (!v.is_nan()).then_some(v.to_bits());
-        let f64s = |v: f64| (!v.is_nan()).then_some(v.to_bits());
-        (
-            (ping.time_us, ping.sent_us, ping.lat.to_bits(), ping.lon.to_bits(), f64s(ping.odometer_m)),
-            (f32s(ping.accuracy_m), f32s(ping.speed_mps), ping.rep, ping.mock),
-        )
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_written_is_read(pings in proptest::collection::vec(ping(), 0..40)) {
-            let mut writer = Writer::new();
-            pings.iter().for_each(|ping| writer.push(ping));
-            let read: Vec<_> = Reader::new(writer.bytes(), pings.len() as u32).map(|ping| content(&ping)).collect();
-            prop_assert_eq!(read, pings.iter().map(content).collect::<Vec<_>>());
-        }
-
-        #[test]
-        fn one_that_goes_on_writes_the_same(mut pings in proptest::collection::vec(ping(), 0..40), cut in 0usize..40) {
-            pings.iter_mut().for_each(|ping| ping.time_us >>= 10);
-            pings.sort_by_key(|ping| ping.time_us);
-            pings.dedup_by_key(|ping| ping.time_us);
-            let (mut whole, mut first) = (Writer::new(), Writer::new());
-            pings.iter().for_each(|ping| whole.push(ping));
-            pings.iter().take(cut).for_each(|ping| first.push(ping));
-            let mut again = Writer::after(&first.bytes(), cut.min(pings.len()) as u32).unwrap();
-            pings.iter().skip(cut).for_each(|ping| again.push(ping));
-            prop_assert_eq!(again.bytes(), whole.bytes());
-        }
-
-        #[test]
-        fn damage_does_not_panic(pings in proptest::collection::vec(ping(), 1..20), at in any::<prop::sample::Index>(), xor in 1u8..=255, n_pings in 0u32..40) {
-            let mut writer = Writer::new();
-            pings.iter().for_each(|ping| writer.push(ping));
-            let mut bytes = writer.into_bytes();
-            let at = at.index(bytes.len());
-            bytes[at] ^= xor;
-            prop_assert_eq!(Reader::new(&*bytes, n_pings).count(), n_pings as usize);
-            let _ = Writer::after(&bytes[..at], n_pings);
-        }
+        self.end(bits);
     }
 }

@@ -8,7 +8,7 @@ use std::slice;
 use std::sync::Arc;
 
 use crate::track::chunk::{Body, Chunk, PackedStart, Start};
-use crate::track::codec::{Reader, Writer};
+use crate::track::codec::{Mark, Reader, Writer};
 use crate::track::device::Device;
 use crate::track::fold::{Params, Silent, State, step};
 use crate::track::names::Names;
@@ -40,25 +40,57 @@ struct Opened {
 }
 
 /// The pings of a chunk with late ones among them, both in order of time; of those with the same time the largest.
-struct Merged<'a, H: Iterator<Item = Ping>, O> {
-    held: Peekable<H>,
+struct Merged<'a, O> {
+    held: Reader<'a>,
+    /// The next of those held, and where the reader stood before it.
+    next: Option<(Ping, Mark)>,
     late: Peekable<slice::Iter<'a, Ping>>,
     order_of_equals: O,
+    /// The newest ping of the device, where it is among those held, and its battery.
+    newest: Option<(i64, f32)>,
 }
 
-impl<H: Iterator<Item = Ping>, O: Fn(&Ping, &Ping) -> Ordering> Iterator for Merged<'_, H, O> {
-    type Item = Ping;
+impl<'a, O: Fn(&Ping, &Ping) -> Ordering> Merged<'a, O> {
+    fn new(held: Reader<'a>, late: &'a [Ping], order_of_equals: O, newest: Option<(i64, f32)>) -> Merged<'a, O> {
+        let mut merged = Merged { held, next: None, late: late.iter().peekable(), order_of_equals, newest };
+        merged.read();
+        merged
+    }
 
-    fn next(&mut self) -> Option<Ping> {
-        let is_late_next = match (self.held.peek(), self.late.peek()) {
-            (Some(held), Some(late)) => late.time_us < held.time_us,
-            (held, _) => held.is_none(),
+    fn read(&mut self) {
+        let before = self.held.mark();
+        self.next = self.held.next().map(|ping| match self.newest {
+            Some((time_us, battery_pct)) if time_us == ping.time_us => (Ping { battery_pct, ..ping }, before),
+            _ => (ping, before),
+        });
+    }
+
+    /// Time of the next.
+    fn time_us(&mut self) -> Option<i64> {
+        let held_us = self.next.as_ref().map(|(held, _)| held.time_us);
+        let late_us = self.late.peek().map(|late| late.time_us);
+        held_us.into_iter().chain(late_us).min()
+    }
+
+    /// Writes the next, which is at `time_us`.
+    fn write(&mut self, writer: &mut Writer<Vec<u8>>, time_us: i64) -> Option<Ping> {
+        let held = self.next.filter(|(held, _)| held.time_us == time_us);
+        let mut ping = match &held {
+            Some((held, _)) => *held,
+            None => *self.late.next()?,
         };
-        let mut ping = if is_late_next { *self.late.next()? } else { self.held.next()? };
-        while let Some(same) = self.late.next_if(|late| late.time_us == ping.time_us) {
+        let mut is_held = held.is_some();
+        while let Some(same) = self.late.next_if(|late| late.time_us == time_us) {
             if (self.order_of_equals)(same, &ping).is_gt() {
-                ping = *same;
+                (ping, is_held) = (*same, false);
             }
+        }
+        match &held {
+            Some((_, before)) if is_held => writer.copy(&ping, &self.held, before),
+            _ => writer.push(&ping),
+        }
+        if held.is_some() {
+            self.read();
         }
         Some(ping)
     }
@@ -150,18 +182,10 @@ impl Device {
             };
             match changed.remove(&chunk_idx) {
                 Some(late) => {
-                    let newest_us = self.clock_us().filter(|_| is_open);
-                    let with_battery = |ping: Ping| match newest_us {
-                        Some(newest_us) if newest_us == ping.time_us => Ping { battery_pct: self.battery_pct, ..ping },
-                        _ => ping,
-                    };
-                    let n_max = n_pings as usize + late.len();
-                    let pings = Merged {
-                        held: Reader::new(bytes, n_pings).map(with_battery).peekable(),
-                        late: late.iter().peekable(),
-                        order_of_equals: |a: &Ping, b: &Ping| self.order_of_equals(names, a, b),
-                    };
-                    refold.write(start.take(), pings, n_max, is_open);
+                    let newest = self.clock_us().filter(|_| is_open).map(|time_us| (time_us, self.battery_pct));
+                    let order_of_equals = |a: &Ping, b: &Ping| self.order_of_equals(names, a, b);
+                    let pings = Merged::new(Reader::new(bytes, n_pings), late, order_of_equals, newest);
+                    refold.write(start.take(), pings, n_pings as usize + late.len(), is_open);
                 }
                 None if is_open => refold.read_open(start.take(), &self.open, n_pings, self.battery_pct),
                 None => refold.read(start.take(), &bytes, n_pings, self.chunks()[chunk_idx].first_us),
@@ -276,25 +300,25 @@ impl Refold<'_> {
     fn write(
         &mut self,
         mut start: Option<PackedStart>,
-        mut pings: impl Iterator<Item = Ping>,
+        mut pings: Merged<'_, impl Fn(&Ping, &Ping) -> Ordering>,
         n_max: usize,
         is_open: bool,
     ) {
         let n_chunks = (n_max / self.params.chunk_len as usize).max(1);
         let per_chunk = n_max.div_ceil(n_chunks).max(1);
-        let mut next = pings.next();
-        while let Some(first_us) = next.map(|ping| ping.time_us) {
-            let mut writer = Writer::new();
+        while let Some(first_us) = pings.time_us() {
+            let mut writer = Writer::in_one_piece(per_chunk);
             let (mut n_pings, mut battery_pct) = (0, f32::NAN);
-            while let Some(ping) = next.filter(|_| n_pings < per_chunk) {
+            while let Some(time_us) = pings.time_us().filter(|_| n_pings < per_chunk)
+                && let Some(ping) = pings.write(&mut writer, time_us)
+            {
                 self.step(&ping);
-                writer.push(&ping);
                 n_pings += 1;
                 battery_pct = ping.battery_pct;
-                next = pings.next();
             }
             let n_pings = n_pings as u32;
-            if is_open && next.is_none() {
+            if is_open && pings.time_us().is_none() {
+                let writer = writer.into_pieces();
                 self.opened = Some(Opened { start: start.take(), writer, n_pings, battery_pct });
             } else {
                 let here = self.here();

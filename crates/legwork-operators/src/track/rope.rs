@@ -22,10 +22,6 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.len as usize
     }
@@ -101,6 +97,49 @@ impl From<&[u8]> for Rope {
     }
 }
 
+/// Bytes that grow at their end.
+pub(crate) trait Bytes: Default {
+    fn last(&self) -> Option<u8>;
+    fn set_last(&mut self, byte: u8);
+    fn extend(&mut self, bytes: &[u8]);
+}
+
+impl Bytes for Rope {
+    #[inline(always)]
+    fn last(&self) -> Option<u8> {
+        self.last()
+    }
+
+    #[inline(always)]
+    fn set_last(&mut self, byte: u8) {
+        self.set_last(byte);
+    }
+
+    #[inline(always)]
+    fn extend(&mut self, bytes: &[u8]) {
+        self.extend(bytes);
+    }
+}
+
+impl Bytes for Vec<u8> {
+    #[inline(always)]
+    fn last(&self) -> Option<u8> {
+        self.as_slice().last().copied()
+    }
+
+    #[inline(always)]
+    fn set_last(&mut self, byte: u8) {
+        if let Some(last) = self.last_mut() {
+            *last = byte;
+        }
+    }
+
+    #[inline(always)]
+    fn extend(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -115,7 +154,7 @@ mod tests {
             for (bytes, last) in &parts {
                 rope.extend(bytes);
                 list.extend_from_slice(bytes);
-                prop_assert_eq!((rope.last(), rope.len(), rope.is_empty()), (list.last().copied(), list.len(), list.is_empty()));
+                prop_assert_eq!((rope.last(), rope.len()), (list.as_slice().last().copied(), list.len()));
                 rope.set_last(*last);
                 if let Some(byte) = list.last_mut() {
                     *byte = *last;

@@ -15,7 +15,7 @@ use crate::track::fold::Params;
 use crate::track::handed::Handed;
 use crate::track::input::Columns;
 use crate::track::tables::{Of, Source, batch, is_ahead, is_live};
-use crate::track::versions::{Comparison, Covered, Versions};
+use crate::track::versions::{Comparison, Versions};
 use crate::track::{TABLES, Track, lookup};
 
 /// What is known of the store.
@@ -89,26 +89,34 @@ impl Track {
             });
             self.hand_over(id, clock, &mut changes);
         }
-        let rows = |table: &Table| Some((*table, versions.batch(&self.source(), *table)?));
-        changes.rows = TABLES.iter().filter_map(rows).collect();
+        let versions = Arc::new(versions);
+        for table in TABLES.into_iter().filter(|table| versions.n_rows(*table) > 0) {
+            let versions = versions.clone();
+            changes.rows_later.push(self.later(table, move |source| versions.batch(source, table)));
+        }
         if !covered.is_empty() {
-            changes.rows_later.push((Table::DeviceCoverage, self.cover_later(covered, clock.revision)));
+            let (params, revision) = (self.params, clock.revision);
+            // Cells take long to find.
+            changes.rows_later.push(self.later(Table::DeviceCoverage, move |source| {
+                let mut versions = Vec::new();
+                covered.iter().for_each(|covered| covered.versions(&params, revision, &mut versions));
+                batch(source, Table::DeviceCoverage.version_schema(), &versions)
+            }));
         }
         self.stored.touched.clear();
         self.revision = clock.revision.saturating_add(1);
         changes
     }
 
-    /// Versions of what chunks cover, made when they are first read: cells take long to find.
-    fn cover_later(&self, covered: Vec<Covered>, revision: u32) -> Arc<dyn TableSnapshot> {
-        let (devices, reps) = (self.devices.names().clone(), self.reps.names().clone());
-        let (params, time, schema) = (self.params, self.time, Table::DeviceCoverage.version_schema());
-        let of = schema.clone();
-        Arc::new(LazySnapshot::new(schema, move || {
-            let mut versions = Vec::new();
-            covered.iter().for_each(|covered| covered.versions(&params, revision, &mut versions));
-            batch(&Source { devices: &devices, reps: &reps, time: &time }, of, &versions)
-        }))
+    /// Versions of rows, made when they are first read: by another thread, mostly.
+    fn later(
+        &self,
+        table: Table,
+        make: impl FnOnce(&Source<'_>) -> RecordBatch + Send + 'static,
+    ) -> (Table, Arc<dyn TableSnapshot>) {
+        let (devices, reps, time) = (self.devices.names().clone(), self.reps.names().clone(), self.time);
+        let make = move || make(&Source { devices: &devices, reps: &reps, time: &time });
+        (table, Arc::new(LazySnapshot::new(table.version_schema(), make)))
     }
 
     /// Devices of which something is to be handed over.
@@ -179,7 +187,7 @@ impl Track {
             Table::Stays => comparison.stays(&mut versions.stays),
             _ => comparison.trips(&mut versions.trips),
         });
-        versions.batch(&self.source(), table)
+        (versions.n_rows(table) > 0).then(|| versions.batch(&self.source(), table))
     }
 
     /// What changed chunks cover, and all open ones.

@@ -223,7 +223,7 @@ impl Keeper {
         let InFlight { head, since, .. } = self.in_flight.take().expect("it was there");
         let encoded = outcome?;
         self.head = head;
-        self.pending.made(self.head.number);
+        self.pending.made(self.head.number, &self.delivery.held);
         for (table, files) in encoded {
             self.pending.replace(table, self.head.number, files, &self.delivery.held);
         }

@@ -84,10 +84,12 @@ impl Pending {
     }
 
     /// Checkpoint `number` is durable: all its rows have been made.
-    pub(crate) fn made(&mut self, number: u32) {
+    pub(crate) fn made(&mut self, number: u32, held: &HeldBytes) {
         for table in self.tables.values_mut() {
-            let made = table.unmade.extract_if(.., |part| part.number <= number);
-            table.parts.extend(made.filter(|part| part.rows.n_rows() > 0));
+            for part in table.unmade.extract_if(.., |part| part.number <= number) {
+                let batches = part.batches().filter(|batch| batch.num_rows() > 0);
+                table.parts.extend(batches.map(|batch| Part::of_batch(part.number, batch, held)));
+            }
         }
     }
 
@@ -306,7 +308,7 @@ mod tests {
         assert_eq!((pending.n_rows(), numbers(&pending.until(1, false)[0].1), n_made.load(Relaxed)), (1, vec![1], 0));
         let fresh = pending.fresh("t");
         assert_eq!(fresh[1].batches().map(|batch| batch.num_rows()).sum::<usize>(), 2);
-        pending.made(2);
+        pending.made(2, &HeldBytes::default());
         assert_eq!((pending.n_rows(), n_made.load(Relaxed)), (3, 2));
         assert_eq!(numbers(&pending.until(2, false)[0].1), [1, 2]);
         assert_eq!(pending.until(2, false).len(), 1, "none of the other table");

@@ -13,6 +13,7 @@ use legwork_types::{
 use super::pending::StoredRows;
 use super::recover::conform;
 use super::{EncodedRows, HeldBytes, Part};
+use crate::accounting::Accounting;
 use crate::event_log::{event_table_schema, shown_events};
 use crate::pipeline::of_batch;
 use crate::reference::ReferenceTables;
@@ -117,29 +118,15 @@ fn event_kind(table: &str) -> Option<Kind> {
 }
 
 fn status(lane: &LaneId, head: &Head, reorder_bound_us: i64) -> LaneStatus {
-    let count = |idx: usize| head.counts.get(idx).copied().unwrap_or(0);
     let newest_us = (head.newest_us > i64::MIN).then_some(head.newest_us);
-    LaneStatus {
-        topic: lane.topic.clone(),
-        partition: lane.partition,
-        state: LaneState::Released,
+    Accounting::from_counts(&head.counts).of(LaneStatus {
         detail: DETAIL.to_owned(),
-        owner: Arc::from(""),
         next_offset: head.next_offset,
-        end_offset: None,
         watermark_us: newest_us.map(|newest_us| newest_us.saturating_sub(reorder_bound_us)),
         last_event_time_us: newest_us,
-        is_idle: false,
         checkpoint_seq: Some(i64::from(head.number)),
-        n_read: count(0),
-        n_accepted: count(1),
-        n_late: count(2),
-        n_rejected: count(3),
-        n_duplicates: count(4),
-        n_tombstones: count(5),
-        n_reordered: count(6),
-        n_misrouted: count(7),
-    }
+        ..LaneStatus::new(lane.topic.clone(), lane.partition)
+    })
 }
 
 impl LiveTables for StoredLanes {

@@ -1,12 +1,14 @@
 //! Looking at a lane without claiming it.
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use legwork_types::LaneId;
 use slatedb::config::DbReaderOptions;
 use slatedb::{DbReader, DbReaderMode};
 
 use super::{SlateStore, refused, settings, unavailable};
 use crate::layout::{HEAD, Loaded, ROWS};
-use crate::{Peeked, StoreError};
+use crate::{Head, Peeked, StoreError, format};
 
 /// Looks at a lane whose owner makes checkpoints meanwhile, before it is given up.
 const LOOKS_MAX: usize = 10;
@@ -21,7 +23,7 @@ impl SlateStore {
         let mut last = None;
         // Nothing holds what is read, and it is read in several steps: an owner may change it in between.
         for _ in 0..LOOKS_MAX {
-            match self.try_peek(lane).await {
+            match self.read(lane, |lane, reader| load(lane, reader).boxed()).await {
                 Ok(Some(loaded)) => {
                     return Ok(loaded.head.map(|head| Peeked { head, pending: loaded.pending }));
                 }
@@ -35,8 +37,24 @@ impl SlateStore {
         }))
     }
 
-    /// None when the lane changed meanwhile.
-    async fn try_peek(&self, lane: &LaneId) -> Result<Option<Loaded>, StoreError> {
+    /// The head of a lane's newest checkpoint.
+    pub(super) async fn head(&self, lane: &LaneId) -> Result<Option<Head>, StoreError> {
+        self.read(lane, |lane, reader| {
+            let head = async move {
+                let value = reader.get(HEAD).await.map_err(|error| refused(lane, &error))?;
+                value.map(|value| format::open_head(lane, HEAD, &value)).transpose()
+            };
+            head.boxed()
+        })
+        .await
+    }
+
+    /// Reads a lane without claiming it, for as long as a claim may take.
+    async fn read<T>(
+        &self,
+        lane: &LaneId,
+        read: for<'a> fn(&'a LaneId, &'a DbReader) -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let options =
             DbReaderOptions { object_store_max_retries: Some(settings::RETRIES), ..DbReaderOptions::default() };
         let read = async {
@@ -46,7 +64,7 @@ impl SlateStore {
                 .with_db_cache_disabled()
                 .build();
             let reader = Box::pin(reader).await.map_err(|error| refused(lane, &error))?;
-            let read = load(lane, &reader).await;
+            let read = read(lane, &reader).await;
             if let Err(error) = reader.close().await {
                 tracing::debug!(%lane, %error, "a reader did not close");
             }
@@ -58,6 +76,7 @@ impl SlateStore {
     }
 }
 
+/// None when the lane changed meanwhile.
 async fn load(lane: &LaneId, reader: &DbReader) -> Result<Option<Loaded>, StoreError> {
     let failed = |error: slatedb::Error| refused(lane, &error);
     let head = reader.get(HEAD).await.map_err(failed)?;

@@ -158,37 +158,13 @@ impl SlateStore {
         let mut last = None;
         // Nothing holds what is read: compaction may take it away in between, so a second look is worth it.
         for _ in 0..2 {
-            match self.try_read_head(&lane).await {
+            match self.head(&lane).await {
                 Ok(head) => return Ok(head.map(|head| (lane, head))),
                 Err(error @ (StoreError::NewerFormat { .. } | StoreError::Damaged { .. })) => return Err(error),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| unavailable(format_args!("lane {lane} cannot be read"))))
-    }
-
-    async fn try_read_head(&self, lane: &LaneId) -> Result<Option<Head>, StoreError> {
-        let options =
-            DbReaderOptions { object_store_max_retries: Some(settings::RETRIES), ..DbReaderOptions::default() };
-        let read = async {
-            let reader = DbReader::builder(self.path(lane), self.objects.clone())
-                .with_reader_mode(DbReaderMode::FollowLatest)
-                .with_options(options)
-                .with_db_cache_disabled()
-                .build();
-            let reader = Box::pin(reader).await?;
-            let value = reader.get(HEAD).await;
-            let closed = reader.close().await;
-            if let Err(error) = closed {
-                tracing::debug!(%lane, %error, "a reader did not close");
-            }
-            value
-        };
-        let value = tokio::time::timeout(self.config.claim_timeout, read)
-            .await
-            .map_err(|_| unavailable(format_args!("lane {lane} does not answer; store.url is {}", self.config.url)))?
-            .map_err(|error| refused(lane, &error))?;
-        value.map(|value| format::open_head(lane, HEAD, &value)).transpose()
     }
 
     /// Lanes that have folders.
