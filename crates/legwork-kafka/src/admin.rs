@@ -1,11 +1,14 @@
 //! Making and describing topics.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::executor::block_on;
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication, TopicResult};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication, TopicResult,
+};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 
@@ -83,6 +86,8 @@ pub struct Admin {
     client: AdminClient<Quiet>,
     bootstrap: String,
     options: Vec<(String, String)>,
+    /// The brokers did not answer when they were asked for settings, as the embedded one does: once is enough.
+    is_mute: AtomicBool,
 }
 
 impl fmt::Debug for Admin {
@@ -97,7 +102,12 @@ impl Admin {
         let mut config = client_config(bootstrap, None);
         apply(&mut config, options);
         let client = config.create_with_context(Quiet).map_err(KafkaError::from_creation)?;
-        Ok(Admin { client, bootstrap: bootstrap.to_owned(), options: options.to_vec() })
+        Ok(Admin {
+            client,
+            bootstrap: bootstrap.to_owned(),
+            options: options.to_vec(),
+            is_mute: AtomicBool::new(false),
+        })
     }
 
     /// Makes topics; those that are there already stay as they are. *Errors*: `Refused` with the first topic that could not be made,
@@ -156,9 +166,7 @@ impl Admin {
     /// What a topic is like. *Errors*: `NoTopic`, `Refused` without the right to describe it, `Unreachable`.
     pub fn describe(&self, topic: &str) -> Result<TopicDescription, KafkaError> {
         let n_partitions = self.n_partitions(topic)?;
-        let resource = ResourceSpecifier::Topic(topic);
-        let described = block_on(self.client.describe_configs([&resource], &options()));
-        let settings = described.ok().and_then(|mut resources| resources.pop()).and_then(Result::ok);
+        let settings = self.settings(topic);
         let setting = |name: &str| settings.as_ref()?.get(name)?.value.clone();
         Ok(TopicDescription {
             name: topic.to_owned(),
@@ -170,6 +178,16 @@ impl Admin {
             cleanup_policy: setting("cleanup.policy"),
             message_bytes_max: setting("max.message.bytes").and_then(|value| value.parse().ok()),
         })
+    }
+
+    /// A topic's settings; none where the brokers do not tell.
+    fn settings(&self, topic: &str) -> Option<ConfigResource> {
+        if self.is_mute.load(Ordering::Relaxed) {
+            return None;
+        }
+        let described = block_on(self.client.describe_configs([&ResourceSpecifier::Topic(topic)], &options()));
+        self.is_mute.store(described.is_err(), Ordering::Relaxed);
+        described.ok()?.pop()?.ok()
     }
 
     /// Offsets of each partition of a topic. *Errors*: as [`Admin::describe`].

@@ -16,7 +16,7 @@ use prometheus::{IntCounter, IntCounterVec};
 use crate::accounting::Accounting;
 use crate::delivery::{Delivery, Part, Taken, TakenRows};
 use crate::event_log::EventLog;
-use crate::guard::Guard;
+use crate::guard::{EARLIEST_US, Guard};
 use crate::record_log::{RecordLog, Space};
 use crate::{LaneConfig, PipelineMetrics, rows};
 
@@ -175,7 +175,8 @@ impl Lane {
             return events;
         }
         for &(row, reason) in &refused {
-            rejects.push(reject_row(&events, row as usize, reason, reason_detail(reason), origin));
+            let detail = reason_detail(reason, events.event_time_us()[row as usize]);
+            rejects.push(reject_row(&events, row as usize, reason, detail, origin));
         }
         let refused: Vec<u32> = refused.iter().map(|(row, _)| *row).collect();
         events.without(&refused)
@@ -455,9 +456,12 @@ fn with_verdict(verdicts: &Verdicts, wanted: Verdict) -> Vec<u32> {
     verdicts.refused.iter().filter(|(_, verdict)| *verdict == wanted).map(|(row, _)| *row).collect()
 }
 
-fn reason_detail(reason: RejectReason) -> &'static str {
+fn reason_detail(reason: RejectReason, event_time_us: i64) -> &'static str {
     match reason {
         RejectReason::FromFuture => "event_time is later than the arrival by more than time.future_skew_max",
+        _ if event_time_us < EARLIEST_US => {
+            "event_time is before 1980: a clock that was never set, or seconds or milliseconds where microseconds are expected"
+        }
         _ => "event_time is earlier than the arrival by more than past_max of the topic",
     }
 }

@@ -46,7 +46,7 @@ pub(crate) enum Command {
     Run(UpArgs),
     /// Answers SQL: of a running Legwork, of the store and lake in a folder, or over files run through the same operators.
     #[command(
-        after_help = "Examples:\n  legwork sql 'SELECT * FROM rep_activity ORDER BY window_start DESC LIMIT 10'\n  legwork sql --data /var/lib/legwork 'SELECT count(*) FROM gps_pings'\n  legwork sql --input gps=pings.csv.gz --map device_id=uid --map event_time=datetime \\\n    'SELECT device_id, sum(raw_m) / 1000 AS raw_km FROM device_movement GROUP BY device_id'"
+        after_help = "Examples:\n  legwork sql 'SELECT * FROM rep_activity WHERE window_start <= legwork_now() ORDER BY window_start DESC LIMIT 10'\n  legwork sql --data /var/lib/legwork 'SELECT count(*) FROM gps_pings'\n  legwork sql --input gps=pings.csv.gz --map device_id=uid --map event_time=datetime \\\n    'SELECT device_id, sum(raw_m) / 1000 AS raw_km FROM device_movement GROUP BY device_id'"
     )]
     Sql(SqlArgs),
     /// Explains a device's distance ping by ping: what was counted, what was not, and why.
@@ -108,10 +108,10 @@ pub(crate) struct DemoArgs {
     /// Ends after this time, such as 60s; runs until it is stopped otherwise.
     #[arg(long = "for", value_name = "DURATION")]
     pub(crate) run_for: Option<Span>,
-    /// Folder for what it keeps; one below the cache folder of the user otherwise.
+    /// Folder for raw events while it runs; one below the cache folder of the user otherwise. Every demo begins its story anew.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Starts from nothing.
+    /// Empties that folder first: what a demo that was killed left there.
     #[arg(long)]
     pub(crate) fresh: bool,
     /// Prints one line of JSON once it is ready instead of the status.

@@ -39,7 +39,9 @@ fn type_name(data_type: &DataType) -> &'static str {
         DataType::Int32 | DataType::Int64 => "whole number in range",
         DataType::Float32 | DataType::Float64 => "number",
         DataType::Boolean => "true or false",
-        DataType::Timestamp(..) => "time (RFC 3339, or microseconds as an integer)",
+        DataType::Timestamp(..) => {
+            "time (such as 2026-01-05T08:00:00Z, UTC where no zone is given, or microseconds as an integer)"
+        }
         DataType::Date32 => "date (YYYY-MM-DD)",
         DataType::Decimal128(..) => "amount with up to 14 digits before the point",
         DataType::List(item) if item.data_type() == &DataType::Date32 => "list of dates",

@@ -216,7 +216,7 @@ fn parquet_and_ocf_of_other_types() {
         rows [0, 1]
         2: wrong_type: lat is no number: "{\"unit\":3,\"event_time\":\"1969-12-31T23:59:59.999Z\",\"lat\":\"south\",\"lon\":3}"
         3: missing_field: device_id is needed and is missing: "{\"event_time\":\"1970-01-01T00:00:00.004Z\",\"lat\":\"4\",\"lon\":4}"
-        4: wrong_type: event_time is no time (RFC 3339, or microseconds as an integer): "{\"unit\":5,\"event_time\":\"ERROR: Cast error: Failed to convert 9223372036854775807 to datetime for Timestamp(ms, \"UTC\")\",\"lat\":\"5\",\"lon\":5}"
+        4: wrong_type: event_time is no time (such as 2026-01-05T08:00:00Z, UTC where no zone is given, or microseconds as an integer): "{\"unit\":5,\"event_time\":\"ERROR: Cast error: Failed to convert 9223372036854775807 to datetime for Timestamp(ms, \"UTC\")\",\"lat\":\"5\",\"lon\":5}"
     "#]].assert_eq(&shown(&all));
     let path = folder.0.path().join("foreign.avro");
     ocf(&path, &foreign());

@@ -96,8 +96,8 @@ fn push_tightly<T>(list: &mut Vec<T>, item: T) {
     list.push(item);
 }
 
-/// A row in 60 bytes: 56 bits of window (years 828 before and 3111 after Christ), 40 of offsets in it and of moving (12 days), 48 of
-/// standing still (8 years), 23 of pings, and whether it has rare figures.
+/// A row in 60 bytes: 56 bits of window (years 828 to 3111), 40 of offsets in it and of moving (12 days), 56 of standing still, 23 of
+/// pings, and whether it has rare figures.
 #[derive(Clone, Copy, Debug)]
 struct Packed([u32; 15]);
 
@@ -132,10 +132,10 @@ impl Row {
         let (first, last) = ((self.first_us - self.window_us) as u64, (self.last_us - self.window_us) as u64);
         let (moving, still) = (self.moving_us as u64, self.still_us as u64);
         debug_assert!(self.window_us.unsigned_abs() < 1 << 55 && counts < 1 << 24);
-        debug_assert!((first | last | moving) <= BITS_40 && still < 1 << 48, "{self:?}");
+        debug_assert!((first | last | moving) <= BITS_40 && still < 1 << 56, "{self:?}");
         let words = [
             (self.window_us + WINDOW_BIAS) as u64 | counts << 56,
-            first | (counts >> 8) << 40,
+            first | (counts >> 8) << 40 | (still >> 48) << 56,
             last | still << 40,
             moving | (still >> 24) << 40,
         ];
@@ -164,14 +164,14 @@ impl Row {
     fn unpack(packed: &Packed, rare: impl FnOnce(i64, u32) -> Rare) -> Row {
         let window_us = packed.window_us();
         let (first, last, moving) = (packed.word(2), packed.word(4), packed.word(6));
-        let counts = packed.word(0) >> 56 | (first >> 40) << 8;
+        let counts = packed.word(0) >> 56 | (first >> 40 & 0xffff) << 8;
         let rep = packed.rep();
         Row {
             window_us,
             first_us: window_us + (first & BITS_40) as i64,
             last_us: window_us + (last & BITS_40) as i64,
             moving_us: (moving & BITS_40) as i64,
-            still_us: (last >> 40 | (moving >> 40) << 24) as i64,
+            still_us: (last >> 40 | (moving >> 40) << 24 | (first >> 56) << 48) as i64,
             raw_m: f64::from_bits(packed.word(11)),
             distance_m: f64::from_bits(packed.word(13)),
             speed_mps_max: f32::from_bits(packed.0[10]),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow::error::ArrowError;
 use legwork_state::{Head, PendingRows};
 use legwork_types::{
-    Answer, FreshFuture, FreshRows, Kind, LaneId, LaneState, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture,
-    Table, TableSnapshot,
+    Answer, FreshFuture, FreshRows, Kind, LaneId, LaneStatus, LiveError, LiveTables, Lookup, SnapshotFuture, Table,
+    TableSnapshot,
 };
 
 use super::pending::StoredRows;

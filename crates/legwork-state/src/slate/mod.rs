@@ -19,14 +19,13 @@ use legwork_types::LaneId;
 use object_store_014::path::Path;
 use object_store_014::{ListResult, ObjectStore};
 use parking_lot::Mutex;
-use slatedb::config::DbReaderOptions;
 use slatedb::db_cache::DbCache;
 use slatedb::db_cache::foyer::{FoyerCache, FoyerCacheOptions};
-use slatedb::{CompactorBuilder, Db, DbReader, DbReaderMode, ErrorKind};
+use slatedb::{CompactorBuilder, Db, ErrorKind};
 
 use self::lane::SlateLane;
 use crate::layout::{COLD, HEAD, HOT, ROWS};
-use crate::{Claimed, Head, StateStore, StoreError, format};
+use crate::{Claimed, Head, StateStore, StoreError};
 
 /// Lanes whose heads are read at once.
 const LISTED_AT_ONCE: usize = 64;

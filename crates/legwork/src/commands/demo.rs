@@ -150,7 +150,7 @@ fn greet(service: &Service, args: &DemoArgs, started: Instant) -> Result<()> {
     writeln!(out, "  SQL       psql {psql}")?;
     writeln!(
         out,
-        "            legwork sql --url {} 'SELECT * FROM rep_activity ORDER BY window_start DESC LIMIT 10'",
+        "            legwork sql --url {} 'SELECT * FROM rep_activity WHERE window_start <= legwork_now() ORDER BY window_start DESC LIMIT 10'",
         addresses.http
     )?;
     writeln!(out, "Ctrl-C ends it.")?;

@@ -8,8 +8,9 @@ use crate::topics;
 
 pub(crate) async fn run(args: ExplainArgs) -> Result<()> {
     let config = super::quiet(&args.config.overrides())?;
-    for time in [&args.from, &args.to] {
-        topics::parse_time(time).map_err(Failure::Usage)?;
+    let [from_us, to_us] = [&args.from, &args.to].map(|time| topics::parse_time(time).map_err(Failure::Usage));
+    if from_us? >= to_us? {
+        anyhow::bail!(Failure::Usage(format!("--from {} is not before --to {}", args.from, args.to)));
     }
     let text = |value: &str| format!("'{}'", value.replace('\'', "''"));
     let sql = format!(

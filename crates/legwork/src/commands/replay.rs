@@ -30,6 +30,11 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<()> {
     }
     let config = config::load(&args.config.overrides())?;
     super::start_logging(&config)?;
+    for input in inputs(&args.files, &args.map)? {
+        let path = input.path.clone();
+        // A file that is not there is told before brokers are asked for anything.
+        FileReader::open(input).with_context(|| format!("replaying {}", path.display()))?;
+    }
     let bootstrap = args.bootstrap.clone().unwrap_or_else(|| config.kafka.bootstrap.clone());
     let registry = topics::registry(&config, tokio::runtime::Handle::current())?;
     let mut publisher = Publisher::new(&config, &bootstrap, registry)?;

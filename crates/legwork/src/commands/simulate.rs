@@ -46,8 +46,10 @@ pub(crate) async fn run(args: SimulateArgs) -> Result<()> {
 /// Makes the topics that do not exist; reference topics are compacted and have one partition. `keeps_all`: records are old, and a broker
 /// would delete what is beyond its retention.
 pub(crate) fn create_topics(admin: &Admin, names: &[(Kind, String)], n_partitions: i32, keeps_all: bool) -> Result<()> {
+    let known = admin.list().context("listing topics")?;
     let specs: Vec<TopicSpec> = names
         .iter()
+        .filter(|(_, name)| !known.iter().any(|(topic, _)| topic == name))
         .map(|(kind, name)| {
             let spec = TopicSpec::new(name, if kind.is_reference() { 1 } else { n_partitions });
             match (kind.is_reference(), keeps_all) {
@@ -57,7 +59,7 @@ pub(crate) fn create_topics(admin: &Admin, names: &[(Kind, String)], n_partition
             }
         })
         .collect();
-    admin.create_topics(&specs).context("creating topics")
+    if specs.is_empty() { Ok(()) } else { admin.create_topics(&specs).context("creating topics") }
 }
 
 /// A story and how fast it is told.

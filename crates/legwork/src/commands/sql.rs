@@ -118,7 +118,7 @@ async fn tell_rejected(session: &dyn Session) -> Result<()> {
     };
     if count(0) > 0 {
         tracing::warn!(
-            "{} of {} rows are rejected and counted nowhere: SELECT reason, detail, payload FROM rejected_events",
+            "{} of {} rows are rejected and counted nowhere: SELECT reason, detail, arrow_cast(payload, 'Utf8') FROM rejected_events",
             count(0),
             count(1)
         );

@@ -202,3 +202,14 @@ fn a_leap_counts_when_it_was_true() {
     let distance_m = total(&mut run(&far), "distance_m");
     assert!((distance_m / (2399.0 * 15.0) - 1.0).abs() < 0.01, "{distance_m} m");
 }
+
+/// A phone whose clock was at the earliest time that is accepted, and then right.
+#[test]
+fn standing_still_for_decades_is_counted_whole() {
+    let years_s = 46.5 * 365.0 * 86_400.0;
+    let mut random = Random(1);
+    let events = [fix(-years_s, 0.0, 0.0, 0.0, &mut random), fix(60.0, 0.0, 0.0, 0.0, &mut random)];
+    let mut lane = run(&events);
+    assert_eq!(total(&mut lane, "stationary_s"), years_s + 60.0);
+    assert_eq!(total(&mut lane, "n_pings"), 2.0);
+}
