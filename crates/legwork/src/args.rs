@@ -59,6 +59,8 @@ pub(crate) enum Command {
     /// Sends a simulated organisation's events to a Kafka.
     Simulate(SimulateArgs),
     /// Checks the configuration and every hop: broker, topics, registry, schemas, store, lake, lanes.
+    ///
+    /// It writes one small object into the lake, as commits do: run it as the user that the service runs as.
     Check(CheckArgs),
     /// Prints the configuration as it is in force, or its JSON Schema.
     #[command(subcommand)]

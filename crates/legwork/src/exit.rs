@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use legwork_codec::files::FileError;
+use legwork_codec::{RegistryError, RegistryErrorKind};
 use legwork_kafka::{ErrorKind, KafkaError};
 
 /// The kinds of failure that a caller can tell apart by the exit code.
@@ -29,12 +30,19 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
         None if error.chain().filter_map(|cause| cause.downcast_ref::<FileError>()).any(FileError::is_usage) => {
             ExitCode::from(2)
         }
+        None if error.chain().filter_map(|cause| cause.downcast_ref::<RegistryError>()).any(is_temporary) => {
+            ExitCode::from(75)
+        }
         None => match error.chain().find_map(|cause| cause.downcast_ref::<KafkaError>()).map(KafkaError::kind) {
             Some(ErrorKind::Retry) => ExitCode::from(75),
             Some(ErrorKind::Config) => ExitCode::from(78),
             None => ExitCode::FAILURE,
         },
     }
+}
+
+fn is_temporary(error: &RegistryError) -> bool {
+    error.kind() == RegistryErrorKind::Retry
 }
 
 /// An error with its causes. Many errors tell their cause themselves: nothing is said twice.
@@ -62,6 +70,8 @@ mod tests {
             reason: "timed out".to_owned(),
         };
         assert_eq!(code(&anyhow::Error::new(silent).context("creating topics")), ExitCode::from(75));
+        let silent = RegistryError::Unavailable { detail: "it does not answer".to_owned() };
+        assert_eq!(code(&anyhow::Error::new(silent).context("registering gps")), ExitCode::from(75));
         let refused = KafkaError::Client { reason: "no such mechanism".to_owned() };
         assert_eq!(code(&anyhow::Error::new(refused)), ExitCode::from(78));
     }
