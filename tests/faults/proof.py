@@ -9,11 +9,11 @@ def prove(disturbed, cluster, ledger):
     names = disturbed.names
     n_sent = {names[kind]: ledger[kind]["sent"] for kind in names}
     check_accounting(disturbed.wait_until_calm(n_sent), ledger, names)
-    disturbed.stop()
+    disturbed.deliver(n_sent)
 
     alone = cluster(names, bootstrap=disturbed.bootstrap).start()
     check_accounting(alone.wait_until_calm(n_sent), ledger, names)
-    alone.stop()
+    alone.deliver(n_sent)
 
     counts = lake.assert_same(disturbed.lake, alone.lake)
     for one in (disturbed, alone):
