@@ -80,7 +80,7 @@ pub(crate) struct Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if facility == "SESSTMOUT" {
+        if facility == "SESSTMOUT" && !self.is_retired.load(Ordering::Acquire) {
             self.shared.is_session_over.store(true, Ordering::Release);
         }
         log(level, facility, message);

@@ -261,8 +261,10 @@ impl Operator for Track {
         if !self.params.track.has_store {
             for id in grown {
                 let device = self.blocks.get_mut(&self.params, id);
-                device.settle(&self.params, self.reps.names(), clock.revision);
-                device.forget(&self.params);
+                if device.n_behind(&self.params) > 0 {
+                    device.settle(&self.params, self.reps.names(), clock.revision);
+                    device.forget(&self.params);
+                }
             }
             // Many devices are heard of once.
             for id in n_known..self.devices.len() {
