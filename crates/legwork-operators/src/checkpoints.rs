@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use legwork_types::time::{DAY_US, LaneClock};
-use legwork_types::{Changes, Kind, StateEntry, Table};
+use legwork_types::{Changes, EventBatch, Kind, StateEntry, Table};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use serde_json::Value;
 
 use crate::testing::{Arrival, Row, Tables, batch, clock, records, revisions, sorted, tables};
-use crate::{DedupConfig, Operator, OperatorConfig, operator_for};
+use crate::{DedupConfig, Need, Operator, OperatorConfig, operator_for};
 
 /// What happens after a batch.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +31,12 @@ pub(crate) fn plan() -> impl Strategy<Value = Vec<Step>> {
 /// A configuration whose memory of duplicates reaches as far back as events are accepted, so that no fact counts twice.
 pub(crate) fn remembering() -> OperatorConfig {
     let dedup = DedupConfig { horizon_us: 400 * DAY_US, ..DedupConfig::default() };
-    OperatorConfig { dedup, ..OperatorConfig::default() }
+    OperatorConfig { dedup, n_entities_min: 4, ..OperatorConfig::default() }
 }
 
-/// State as a store keeps it.
+/// State as a store keeps it: hot, cold.
 #[derive(Debug, Default)]
-pub(crate) struct Store(pub(crate) BTreeMap<Vec<u8>, Vec<u8>>);
+pub(crate) struct Store(pub(crate) BTreeMap<Vec<u8>, Vec<u8>>, pub(crate) BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Store {
     pub(crate) fn apply(&mut self, entries: Vec<StateEntry>) {
@@ -47,6 +47,29 @@ impl Store {
                 }
                 None => assert!(self.0.remove(&key).is_some(), "only what is there is deleted"),
             }
+        }
+    }
+
+    pub(crate) fn keep(&mut self, cold: Vec<StateEntry>) {
+        for StateEntry { key, value } in cold {
+            match value {
+                Some(value) => self.1.insert(key, value),
+                None => self.1.remove(&key),
+            };
+        }
+    }
+
+    /// Gives an operator what it needs for a batch; says whether that was anything that is there.
+    pub(crate) fn supply(&self, operator: &mut dyn Operator, events: &EventBatch, clock: &LaneClock) -> bool {
+        let mut has_supplied = false;
+        loop {
+            let wanted = operator.wanted(Need::Batch(events), clock);
+            if wanted.is_empty() {
+                return has_supplied;
+            }
+            has_supplied |= wanted.iter().any(|key| self.1.contains_key(key));
+            let entry = |key: Vec<u8>| StateEntry { value: self.1.get(&key).cloned(), key };
+            operator.supply(wanted.into_iter().map(entry).collect()).unwrap();
         }
     }
 
@@ -130,7 +153,8 @@ pub(crate) fn check_checkpoints(
     plan: &[Step],
 ) -> TestCaseResult {
     let [mut alone, mut kept, mut restarted] = std::array::from_fn(|_| operator_for(kind, config));
-    let (mut store, mut lake, mut revision) = (Store::default(), Lake::default(), 1);
+    let [mut store, mut store_of_kept] = [const { Store(BTreeMap::new(), BTreeMap::new()) }; 2];
+    let (mut lake, mut revision, mut newest_us) = (Lake::default(), 1, i64::MIN);
     let names = alone.tables();
     let mut batches = arrival.batches(events);
     if plan.len().is_multiple_of(3) {
@@ -139,7 +163,11 @@ pub(crate) fn check_checkpoints(
         batches.insert(0, (2000, others(events, 40..80)));
     }
     for ((start, arriving), step) in batches.into_iter().zip(plan.iter().cycle()) {
-        let (batch, now) = (batch(kind, &arriving, start as i64), clock(revision));
+        let batch = batch(kind, &arriving, start as i64);
+        newest_us = batch.event_time_us().iter().copied().fold(newest_us, i64::max);
+        let now = LaneClock { newest_us, ..clock(revision) };
+        store.supply(restarted.as_mut(), &batch, &now);
+        store_of_kept.supply(kept.as_mut(), &batch, &now);
         let verdicts = alone.apply(&batch, &now);
         prop_assert_eq!(&kept.apply(&batch, &now), &verdicts);
         prop_assert_eq!(&restarted.apply(&batch, &now), &verdicts);
@@ -166,6 +194,13 @@ pub(crate) fn check_checkpoints(
                 }
                 prop_assert_eq!(plain(&rows), plain(&of_kept.rows));
                 store.apply(hot);
+                store.keep(cold);
+                store_of_kept.apply(of_kept.hot);
+                store_of_kept.keep(of_kept.cold);
+                if !revision.is_multiple_of(5) {
+                    restarted.committed(revision);
+                    kept.committed(revision - revision % 3);
+                }
                 lake.take(&rows, revision)?;
                 prop_assert_eq!(lake.tables(&names), expected);
                 revision += 1;

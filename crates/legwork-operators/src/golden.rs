@@ -3,6 +3,7 @@
 //! `tests/golden/state-N/<kind>.txt` holds the state of format N after the events of [`samples`]: a line an entry, key and value in
 //! hexadecimal. A file of a released format never changes; a new format gets a folder of its own.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use expect_test::expect_file;
@@ -130,7 +131,7 @@ fn state_is_written_as_ever_and_read_again() {
         expect_file![&path].assert_eq(&lines(&stored(kind)));
         let text = std::fs::read_to_string(&path).unwrap();
         let entries = text.lines().map(|line| line.split_once(' ').unwrap());
-        let store = Store(entries.map(|(key, value)| (unhex(key), unhex(value))).collect());
+        let store = Store(entries.map(|(key, value)| (unhex(key), unhex(value))).collect(), BTreeMap::new());
         let mut restored = store.restore(kind, &remembering());
         assert_eq!(tables(restored.as_mut()), tables(after_samples(kind).as_mut()), "{kind}");
         let verdicts = restored.apply(&batch(kind, &samples(kind), 0), &clock(2));

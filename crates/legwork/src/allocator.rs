@@ -1,8 +1,10 @@
 //! How the allocator asks the system for memory, and gives it back.
 #![allow(unsafe_code, reason = "the allocator is C; the one function of it that is called here takes a flag")]
 
+use std::cell::Cell;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// mimalloc's own options. It reads them before `main`, so they can only come from the environment. By default it commits whole arenas
 /// at once and asks for huge pages: with 100,000 devices that was 100 MB of memory nobody used.
@@ -28,4 +30,20 @@ unsafe extern "C" {
 /// that has caught up and rests would keep what the last batches took.
 pub(crate) fn give_back() {
     mi_collect(true);
+}
+
+/// A thread of the runtime that rests gives memory back at most this often.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(15);
+
+/// To be called when a thread of the runtime has nothing to do: what compactions and queries took is not kept for the next ones, each of
+/// which may run on other threads.
+pub(crate) fn rest() {
+    thread_local! {
+        static GIVEN_BACK: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    if GIVEN_BACK.get().is_none_or(|at| now.duration_since(at) >= GIVE_BACK_EVERY) {
+        GIVEN_BACK.set(Some(now));
+        give_back();
+    }
 }

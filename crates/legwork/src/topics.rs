@@ -142,7 +142,7 @@ pub(crate) fn operators(config: &Config) -> OperatorConfig {
             memory_bytes_max: track.memory_bytes_max.0,
             has_store: false,
         },
-        has_store: false,
+        ..OperatorConfig::default()
     }
 }
 

@@ -62,7 +62,7 @@ impl<const N: usize> Correspondence<N> {
         Correspondence {
             facts: FactLog::new(dedup, time.late_horizon_us),
             touches: TouchLog::new(medium.channel, has_store),
-            windows: Windows::new(time.window_us),
+            windows: Windows::new(time.window_us, None),
             medium,
         }
     }

@@ -1,18 +1,19 @@
 //! Meetings: entities, in the window of their planned start.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, meetings};
+use legwork_types::{Changes, EventBatch, StateEntry, StateError, Table, TableSnapshot, Verdicts, meetings};
 
 use super::touches::{Concerns, Direction, TouchRow, TouchView};
 use super::windows::{Share, Windows};
-use crate::Operator;
 use crate::state::{
-    Candidate, ClockOf, Common, DedupConfig, Entities, Fingerprint, Interner, Loader, NONE, Outcome, Place, Refs, Rows,
-    Saver, Tally, changed_rows, damaged, opt, opt_text,
+    ArchiveConfig, Candidate, ClockOf, Common, DedupConfig, Entities, Fingerprint, Interner, Loader, NONE, Outcome,
+    Place, Refs, Rows, Saver, Tally, changed_rows, damaged, opt, opt_text,
 };
+use crate::{Need, Operator};
 
 const TABLES: [Table; 2] = [Table::RepMeetings, Table::Touches];
 
@@ -20,6 +21,9 @@ const TABLES: [Table; 2] = [Table::RepMeetings, Table::Touches];
 const REPS: u8 = b'a';
 const REFS: u8 = b'b';
 const MEETINGS: u8 = b'c';
+const WINDOWS: u8 = b'h';
+const AWAY_WINDOWS: u8 = b'i';
+const AWAY_MEETINGS: u8 = b'j';
 
 /// A meeting in the store: start, rep, status; deal and account where it was held.
 type MeetingWire = (i64, u32, u8, Option<u32>, Option<u32>);
@@ -48,10 +52,13 @@ struct Meeting {
 }
 
 /// Meetings by rep and window, and the touches that the held ones are. Key and clock: meeting_id. `n_scheduled` counts the meetings
-/// planned for the window whatever came of them, except those called off (scheduled, held, no_show); `n_canceled` counts those.
+/// planned for the window whatever came of them, except those called off (scheduled, held, no_show); `n_canceled` counts those. With a
+/// store, meetings and windows that are older than the late horizon are only there until a version comes that changes them.
 #[derive(Debug)]
 pub struct Meetings {
-    entities: Entities,
+    time: TimeConfig,
+    has_store: bool,
+    entities: Entities<MeetingWire>,
     reps: Interner,
     refs: Interner,
     meetings: Vec<Meeting>,
@@ -60,15 +67,18 @@ pub struct Meetings {
 }
 
 impl Meetings {
-    /// Without meetings.
-    pub fn new(time: &TimeConfig, dedup: &DedupConfig) -> Meetings {
+    /// Without meetings. With a store, `n_kept_min` of them and of their windows stay in memory in any case.
+    pub fn new(time: &TimeConfig, dedup: &DedupConfig, n_kept_min: Option<usize>) -> Meetings {
+        let archive = |section| n_kept_min.map(|n_kept_min| ArchiveConfig { section, n_kept_min });
         Meetings {
-            entities: Entities::new(dedup, Some(time)),
+            time: *time,
+            has_store: n_kept_min.is_some(),
+            entities: Entities::new(dedup, Some(time), archive(AWAY_MEETINGS)),
             reps: Interner::default(),
             refs: Interner::default(),
             meetings: Vec::new(),
             touches: Rows::default(),
-            windows: Windows::new(time.window_us),
+            windows: Windows::new(time.window_us, archive(AWAY_WINDOWS)),
         }
     }
 
@@ -95,6 +105,7 @@ impl Meetings {
             source: common.source(row),
             content: columns.content(row),
         };
+        self.bring_back(candidate.id);
         let offered = self.entities.offer(&candidate, ClockOf::Itself);
         let number = match offered.place {
             Place::Nowhere => return offered.outcome,
@@ -115,6 +126,41 @@ impl Meetings {
             None => self.meetings.push(meeting),
         }
         offered.outcome
+    }
+
+    /// Takes a meeting that was read back for this batch into memory again.
+    fn bring_back(&mut self, id: &str) {
+        let Some((start_us, rep, status, deal, account)) = self.entities.bring_back(id, ClockOf::Itself) else {
+            return;
+        };
+        let number = u32::try_from(self.meetings.len()).expect("entities are numbered in 32 bits");
+        let status = Status::from_wire(status).expect("it was checked when it was read");
+        let touch = match status {
+            Status::Held => {
+                let (deal, account) = (deal.unwrap_or(NONE), account.unwrap_or(NONE));
+                self.touches.bring_back(touch(number, start_us, rep, deal, account))
+            }
+            _ => NONE,
+        };
+        self.meetings.push(Meeting { start_us, rep, touch, status });
+    }
+
+    /// Lets go of what is done.
+    fn leave(&mut self, clock: &LaneClock, cold: &mut Vec<StateEntry>) {
+        self.windows.leave(clock, &self.time, cold);
+        let wire = |number: u32| wire(&self.meetings[number as usize], &self.touches);
+        let Some(kept) = self.entities.leave(clock, ClockOf::Itself, cold, wire) else { return };
+        let mut touches = Vec::new();
+        let renumbered = (0..).zip(kept).map(|(number, old)| {
+            let mut meeting = self.meetings[old as usize];
+            if meeting.touch != NONE {
+                touches.push((TouchRow { id: number, ..*self.touches.get(meeting.touch) }, true));
+                meeting.touch = (touches.len() - 1) as u32;
+            }
+            meeting
+        });
+        self.meetings = renumbered.collect();
+        self.touches = Rows::restored(touches);
     }
 
     fn read(&mut self, columns: &Columns<'_>, row: usize, number: u32) -> Meeting {
@@ -140,6 +186,15 @@ impl Meetings {
 fn touch(meeting: u32, time_us: i64, rep: u32, deal: u32, account: u32) -> TouchRow {
     let (source, lead, direction) = (NONE, NONE, Direction::Mutual);
     TouchRow { time_us, rep, id: meeting, source, deal, lead, account, direction, status: 0 }
+}
+
+fn wire(meeting: &Meeting, touches: &Rows<TouchRow>) -> MeetingWire {
+    let Meeting { start_us, rep, touch, status } = *meeting;
+    let (deal, account) = match touch {
+        NONE => (NONE, NONE),
+        touch => (touches.get(touch).deal, touches.get(touch).account),
+    };
+    (start_us, rep, status as u8, opt(deal), opt(account))
 }
 
 fn share(status: Status) -> Share<4> {
@@ -195,7 +250,49 @@ impl Operator for Meetings {
         for row in 0..events.n_rows() {
             tally.count(row, self.take(&columns, row));
         }
+        self.entities.forget_brought();
+        self.windows.forget_brought();
         tally.verdicts()
+    }
+
+    fn wanted(&mut self, need: Need<'_>, _clock: &LaneClock) -> Vec<Vec<u8>> {
+        let (Need::Batch(events), true) = (need, self.has_store) else { return Vec::new() };
+        let columns = Columns::of(events);
+        let mut keys = BTreeSet::new();
+        for row in 0..events.n_rows() {
+            let id = columns.meeting.value(row);
+            keys.extend(self.entities.wanted(id));
+            let held = self.entities.find(id).map(|number| self.meetings[number as usize]);
+            let away = || self.entities.look(id).map(|(start_us, rep, ..)| (*rep, *start_us));
+            let rep = self.reps.number(columns.rep.value(row));
+            // The window that it may leave, and the one that it comes into.
+            let leaves = held.map(|meeting| (meeting.rep, meeting.start_us)).or_else(away);
+            let places = leaves.into_iter().chain(rep.map(|rep| (rep, columns.start_us[row])));
+            keys.extend(places.filter_map(|(rep, time_us)| self.windows.wanted(rep, time_us)));
+        }
+        keys.into_iter().collect()
+    }
+
+    fn supply(&mut self, cold: Vec<StateEntry>) -> Result<(), StateError> {
+        let known = |n| Refs { section: MEETINGS, n };
+        let (reps, refs) = (known(self.reps.len()), known(self.refs.len()));
+        for entry in cold {
+            let check = |(_, rep, status, deal, account): &MeetingWire| {
+                reps.known(*rep)?;
+                refs.known_opt(*deal)?;
+                refs.known_opt(*account)?;
+                Status::from_wire(*status).map(|_| ())
+            };
+            if !self.entities.supply(&entry, check)? && !self.windows.supply(&entry)? {
+                return Err(damaged(MEETINGS, 0, "an entry that was not asked for"));
+            }
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, revision: u32) {
+        self.entities.committed(revision);
+        self.windows.committed(revision);
     }
 
     fn tables(&self) -> Vec<&'static str> {
@@ -213,19 +310,18 @@ impl Operator for Meetings {
     fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
         let rows = changed_rows(&TABLES, |table| self.versions(table, clock.revision));
         self.touches.forget_changes();
-        self.windows.forget_changes();
-        let mut saver = Saver::default();
+        let (mut saver, mut cold) = (Saver::default(), Vec::new());
+        if !rows.is_empty() {
+            self.leave(clock, &mut cold);
+        }
         self.reps.save(REPS, &mut saver);
         self.refs.save(REFS, &mut saver);
-        self.entities.save(MEETINGS, &mut saver, |number| -> MeetingWire {
-            let Meeting { start_us, rep, touch, status } = self.meetings[number as usize];
-            let (deal, account) = match touch {
-                NONE => (NONE, NONE),
-                touch => (self.touches.get(touch).deal, self.touches.get(touch).account),
-            };
-            (start_us, rep, status as u8, opt(deal), opt(account))
-        });
-        Changes { hot: saver.entries(), rows, ..Changes::default() }
+        self.entities.save(MEETINGS, &mut saver, |number| wire(&self.meetings[number as usize], &self.touches));
+        if self.has_store {
+            self.windows.save(WINDOWS, &mut saver);
+        }
+        self.windows.forget_changes();
+        Changes { hot: saver.entries(), cold, rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
@@ -236,9 +332,10 @@ impl Operator for Meetings {
         let mut loader = Loader::new(hot);
         self.reps = loader.interner(REPS)?;
         self.refs = loader.interner(REFS)?;
-        let meetings = self.entities.load::<MeetingWire>(MEETINGS, &mut loader, None)?;
+        let meetings = self.entities.load(MEETINGS, &mut loader, None)?;
         let known = |n| Refs { section: MEETINGS, n };
         let (reps, refs) = (known(self.reps.len()), known(self.refs.len()));
+        let has_windows = self.has_store && self.windows.load(WINDOWS, &mut loader, reps)?;
         for (number, (start_us, rep, status, deal, account)) in (0..).zip(meetings) {
             let (rep, deal, account) = (reps.known(rep)?, refs.known_opt(deal)?, refs.known_opt(account)?);
             let status = Status::from_wire(status)?;
@@ -246,11 +343,16 @@ impl Operator for Meetings {
                 Status::Held => self.touches.insert(touch(number, start_us, rep, deal, account)),
                 _ => NONE,
             };
-            self.windows.add(rep, start_us, &share(status));
+            if !has_windows {
+                self.windows.add(rep, start_us, &share(status));
+            }
             self.meetings.push(Meeting { start_us, rep, touch, status });
         }
         self.touches.forget_changes();
-        self.windows.forget_changes();
+        if !has_windows {
+            self.windows.take_over();
+        }
+        self.entities.load_away(&mut loader)?;
         loader.finish()
     }
 

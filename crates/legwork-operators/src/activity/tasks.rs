@@ -1,21 +1,25 @@
 //! Tasks: entities, in the window of when they are due.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use legwork_types::time::{LaneClock, TimeConfig};
-use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, tasks};
+use legwork_types::{Changes, EventBatch, StateEntry, StateError, Table, TableSnapshot, Verdicts, tasks};
 
 use super::windows::{Share, Windows};
-use crate::Operator;
 use crate::state::{
-    Candidate, ClockOf, Common, DedupConfig, Entities, Fingerprint, Interner, Loader, Outcome, Place, Refs, Saver,
-    Tally, changed_rows, opt_text,
+    ArchiveConfig, Candidate, ClockOf, Common, DedupConfig, Entities, Fingerprint, Interner, Loader, Outcome, Place,
+    Refs, Saver, Tally, changed_rows, damaged, opt_text,
 };
+use crate::{Need, Operator};
 
 /// Sections of the state; tasks take five.
 const REPS: u8 = b'a';
 const TASKS: u8 = b'b';
+const WINDOWS: u8 = b'g';
+const AWAY_WINDOWS: u8 = b'h';
+const AWAY_TASKS: u8 = b'i';
 
 /// A task in the store: due, rep, completed.
 type TaskWire = (i64, u32, bool);
@@ -28,28 +32,43 @@ struct Task {
 }
 
 /// Tasks by rep and window. Key and clock: task_id. A task belongs to the window of its due_time, else of its event_time;
-/// `n_completed` counts those of the window's tasks that are done, whenever that was.
+/// `n_completed` counts those of the window's tasks that are done, whenever that was. With a store, tasks and windows that are older than
+/// the late horizon are only there until a version comes that changes them.
 #[derive(Debug)]
 pub struct Tasks {
-    entities: Entities,
+    time: TimeConfig,
+    has_store: bool,
+    entities: Entities<TaskWire>,
     reps: Interner,
     tasks: Vec<Task>,
     windows: Windows<2>,
 }
 
 impl Tasks {
-    /// Without tasks.
-    pub fn new(time: &TimeConfig, dedup: &DedupConfig) -> Tasks {
+    /// Without tasks. With a store, `n_kept_min` of them and of their windows stay in memory in any case.
+    pub fn new(time: &TimeConfig, dedup: &DedupConfig, n_kept_min: Option<usize>) -> Tasks {
+        let archive = |section| n_kept_min.map(|n_kept_min| ArchiveConfig { section, n_kept_min });
         Tasks {
-            entities: Entities::new(dedup, Some(time)),
+            time: *time,
+            has_store: n_kept_min.is_some(),
+            entities: Entities::new(dedup, Some(time), archive(AWAY_TASKS)),
             reps: Interner::default(),
             tasks: Vec::new(),
-            windows: Windows::new(time.window_us),
+            windows: Windows::new(time.window_us, archive(AWAY_WINDOWS)),
         }
     }
 
     fn versions(&self, table: Table, revision: u32) -> Option<RecordBatch> {
         (table == Table::RepTasks).then(|| self.windows.versions(table, self.reps.texts(), revision)).flatten()
+    }
+
+    /// Lets go of what is done.
+    fn leave(&mut self, clock: &LaneClock, cold: &mut Vec<StateEntry>) {
+        self.windows.leave(clock, &self.time, cold);
+        let wire = |number: u32| self.tasks[number as usize].wire();
+        if let Some(kept) = self.entities.leave(clock, ClockOf::Itself, cold, wire) {
+            self.tasks = kept.iter().map(|old| self.tasks[*old as usize]).collect();
+        }
     }
 
     fn take(&mut self, columns: &Columns<'_>, row: usize) -> Outcome {
@@ -63,12 +82,15 @@ impl Tasks {
             source: common.source(row),
             content: columns.content(row),
         };
+        if let Some(task) = self.entities.bring_back(candidate.id, ClockOf::Itself) {
+            self.tasks.push(Task::of(task));
+        }
         let offered = self.entities.offer(&candidate, ClockOf::Itself);
         if offered.place == Place::Nowhere {
             return offered.outcome;
         }
         let task = Task {
-            due_us: time_us(columns.due, row).unwrap_or(candidate.event_time_us),
+            due_us: columns.place_us(row),
             rep: self.reps.intern(columns.rep.value(row)),
             is_completed: columns.completed.is_valid(row),
         };
@@ -80,6 +102,16 @@ impl Tasks {
         }
         self.windows.add(task.rep, task.due_us, &share(&task));
         offered.outcome
+    }
+}
+
+impl Task {
+    fn of((due_us, rep, is_completed): TaskWire) -> Task {
+        Task { due_us, rep, is_completed }
+    }
+
+    fn wire(&self) -> TaskWire {
+        (self.due_us, self.rep, self.is_completed)
     }
 }
 
@@ -114,6 +146,11 @@ impl<'a> Columns<'a> {
         }
     }
 
+    /// The time whose window it belongs to.
+    fn place_us(&self, row: usize) -> i64 {
+        time_us(self.due, row).unwrap_or(self.common.time_us(row))
+    }
+
     fn content(&self, row: usize) -> u64 {
         Fingerprint::default()
             .text(self.rep.value(row))
@@ -132,7 +169,43 @@ impl Operator for Tasks {
         for row in 0..events.n_rows() {
             tally.count(row, self.take(&columns, row));
         }
+        self.entities.forget_brought();
+        self.windows.forget_brought();
         tally.verdicts()
+    }
+
+    fn wanted(&mut self, need: Need<'_>, _clock: &LaneClock) -> Vec<Vec<u8>> {
+        let (Need::Batch(events), true) = (need, self.has_store) else { return Vec::new() };
+        let columns = Columns::of(events);
+        let mut keys = BTreeSet::new();
+        for row in 0..events.n_rows() {
+            let id = columns.task.value(row);
+            keys.extend(self.entities.wanted(id));
+            let held = self.entities.find(id).map(|number| self.tasks[number as usize]);
+            let leaves = held.or_else(|| self.entities.look(id).map(|wire| Task::of(*wire)));
+            let rep = self.reps.number(columns.rep.value(row));
+            // The window that it may leave, and the one that it comes into.
+            let places = leaves.map(|task| (task.rep, task.due_us)).into_iter();
+            let places = places.chain(rep.map(|rep| (rep, columns.place_us(row))));
+            keys.extend(places.filter_map(|(rep, time_us)| self.windows.wanted(rep, time_us)));
+        }
+        keys.into_iter().collect()
+    }
+
+    fn supply(&mut self, cold: Vec<StateEntry>) -> Result<(), StateError> {
+        let reps = Refs { section: TASKS, n: self.reps.len() };
+        for entry in cold {
+            let check = |(_, rep, _): &TaskWire| reps.known(*rep).map(|_| ());
+            if !self.entities.supply(&entry, check)? && !self.windows.supply(&entry)? {
+                return Err(damaged(TASKS, 0, "an entry that was not asked for"));
+            }
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, revision: u32) {
+        self.entities.committed(revision);
+        self.windows.committed(revision);
     }
 
     fn tables(&self) -> Vec<&'static str> {
@@ -145,14 +218,17 @@ impl Operator for Tasks {
 
     fn checkpoint(&mut self, clock: &LaneClock) -> Changes {
         let rows = changed_rows(&[Table::RepTasks], |table| self.versions(table, clock.revision));
-        self.windows.forget_changes();
-        let mut saver = Saver::default();
+        let (mut saver, mut cold) = (Saver::default(), Vec::new());
+        if !rows.is_empty() {
+            self.leave(clock, &mut cold);
+        }
         self.reps.save(REPS, &mut saver);
-        self.entities.save(TASKS, &mut saver, |number| -> TaskWire {
-            let Task { due_us, rep, is_completed } = self.tasks[number as usize];
-            (due_us, rep, is_completed)
-        });
-        Changes { hot: saver.entries(), rows, ..Changes::default() }
+        self.entities.save(TASKS, &mut saver, |number| self.tasks[number as usize].wire());
+        if self.has_store {
+            self.windows.save(WINDOWS, &mut saver);
+        }
+        self.windows.forget_changes();
+        Changes { hot: saver.entries(), cold, rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
@@ -163,12 +239,20 @@ impl Operator for Tasks {
         let mut loader = Loader::new(hot);
         self.reps = loader.interner(REPS)?;
         let reps = Refs { section: TASKS, n: self.reps.len() };
-        for (due_us, rep, is_completed) in self.entities.load::<TaskWire>(TASKS, &mut loader, None)? {
-            let task = Task { due_us, rep: reps.known(rep)?, is_completed };
-            self.windows.add(rep, due_us, &share(&task));
+        let tasks = self.entities.load(TASKS, &mut loader, None)?;
+        let has_windows = self.has_store && self.windows.load(WINDOWS, &mut loader, reps)?;
+        for wire in tasks {
+            let task = Task::of(wire);
+            reps.known(task.rep)?;
+            if !has_windows {
+                self.windows.add(task.rep, task.due_us, &share(&task));
+            }
             self.tasks.push(task);
         }
-        self.windows.forget_changes();
+        if !has_windows {
+            self.windows.take_over();
+        }
+        self.entities.load_away(&mut loader)?;
         loader.finish()
     }
 

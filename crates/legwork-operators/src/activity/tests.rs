@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use expect_test::expect;
 use legwork_types::Kind;
-use legwork_types::time::{DAY_US, HOUR_US, MINUTE_US, SECOND_US};
+use legwork_types::time::{DAY_US, HOUR_US, LaneClock, MINUTE_US, SECOND_US};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -279,8 +279,8 @@ activity! {
     tasks_: Kind::Tasks, tasks;
 }
 
-/// Weeks of facts, mostly in order, some of them days late.
-fn long(kind: Kind, seed: u64) -> Vec<Value> {
+/// Weeks of events, mostly in order, some of them days late; of entities, newer versions also after weeks.
+fn long(kind: Kind, seed: u64, n_events: usize) -> Vec<Value> {
     let mut state = seed;
     let mut random = |n: u64| {
         // Knuth's multiplier for linear congruential generators.
@@ -292,25 +292,38 @@ fn long(kind: Kind, seed: u64) -> Vec<Value> {
         let rep = format!("rep{}", random(3).min(n as i64 / 50));
         let (kind_of, direction) =
             (["sent", "opened"][random(2) as usize], ["inbound", "outbound"][random(2) as usize]);
+        let entity = if random(3) == 0 { random(n as u64 + 1) } else { n as i64 };
+        let time_us = START_US + n as i64 * 2 * HOUR_US - late_us;
+        let place_us = time_us - random(20) * DAY_US;
+        let status = ["held", "scheduled", "canceled"][random(3) as usize];
         let fields = match kind {
+            Kind::Calls => {
+                json!({"call_id": format!("c{entity}"), "rep_id": rep, "direction": direction, "status": "completed",
+                "start_time": place_us, "duration_s": random(900) as f64, "account_id": format!("a{}", entity % 7)})
+            }
+            Kind::Meetings => json!({"meeting_id": format!("m{entity}"), "rep_id": rep, "status": status,
+                "scheduled_start": place_us, "scheduled_end": place_us + HOUR_US, "account_id": format!("a{}", entity % 7)}),
+            Kind::Tasks => json!({"task_id": format!("t{entity}"), "rep_id": rep, "kind": "call", "due_time": place_us,
+                "completed_time": (random(2) == 0).then_some(time_us)}),
             Kind::Emails => json!({"message_id": "m", "rep_id": rep, "kind": kind_of}),
             _ => json!({"message_id": "m", "rep_id": rep, "channel": "sms", "direction": direction}),
         };
-        event(n, START_US + n as i64 * 2 * HOUR_US - late_us, None, fields)
+        event(n, time_us, None, fields)
     };
-    (0..400).map(make).collect()
+    (0..n_events).map(make).collect()
 }
+
+const ALL: [Kind; 5] = [Kind::Calls, Kind::Emails, Kind::Messages, Kind::Meetings, Kind::Tasks];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases().cases / 4 + 1, ..cases() })]
 
     #[test]
     fn what_is_done_leaves_memory_and_nothing_else_changes(
-        is_email in any::<bool>(), seed in any::<u64>(), cuts in prop::collection::vec(prop::bool::weighted(0.1), 400),
+        kind in prop::sample::select(ALL.to_vec()), seed in any::<u64>(), cuts in prop::collection::vec(prop::bool::weighted(0.1), 400),
         plan in plan(),
     ) {
-        let kind = if is_email { Kind::Emails } else { Kind::Messages };
-        let events = long(kind, seed);
+        let events = long(kind, seed, 400);
         let config = OperatorConfig { has_store: true, ..remembering() };
         check_checkpoints(kind, &config, &events, &Arrival::in_order(cuts), &plan)?;
     }
@@ -319,11 +332,12 @@ proptest! {
 #[test]
 fn with_a_store_facts_do_not_pile_up() {
     for kind in [Kind::Emails, Kind::Messages] {
-        let [mut with, mut without] = [true, false]
-            .map(|has_store| operator_for(kind, &OperatorConfig { has_store, ..OperatorConfig::default() }));
+        let [mut with, mut without] = [true, false].map(|has_store| {
+            operator_for(kind, &OperatorConfig { has_store, n_entities_min: 4, ..OperatorConfig::default() })
+        });
         let mut n_stored = [0; 2];
         let (mut store, mut store_without) = (Store::default(), Store::default());
-        for (n, part) in long(kind, 7).chunks(20).enumerate() {
+        for (n, part) in long(kind, 7, 400).chunks(20).enumerate() {
             let (batch, now) = (batch(kind, part, 20 * n as i64), clock(n as u32 + 1));
             assert_eq!(with.apply(&batch, &now), without.apply(&batch, &now));
             store.apply(with.checkpoint(&now).hot);
@@ -335,6 +349,34 @@ fn with_a_store_facts_do_not_pile_up() {
         let (n_with, n_without) = (n_rows(with.as_mut()), n_rows(without.as_mut()));
         assert!(n_with < 200 && n_without > 350, "{n_with} rows against {n_without}");
         assert!(n_stored[0] < n_stored[1], "{n_stored:?} bytes");
+    }
+}
+
+#[test]
+fn with_a_store_entities_leave_memory_and_come_back() {
+    for kind in [Kind::Calls, Kind::Meetings, Kind::Tasks] {
+        let [mut operator, mut without] = [true, false].map(|has_store| {
+            operator_for(kind, &OperatorConfig { has_store, n_entities_min: 4, ..OperatorConfig::default() })
+        });
+        let (mut store, mut store_without) = (Store::default(), Store::default());
+        let (mut newest_us, mut n_brought) = (i64::MIN, 0);
+        for (n, part) in long(kind, 3, 1500).chunks(5).enumerate() {
+            let batch = batch(kind, part, 5 * n as i64);
+            newest_us = batch.event_time_us().iter().copied().fold(newest_us, i64::max);
+            let now = LaneClock { newest_us, ..clock(n as u32 + 1) };
+            n_brought += u32::from(store.supply(operator.as_mut(), &batch, &now));
+            assert_eq!(operator.apply(&batch, &now), without.apply(&batch, &now));
+            let changes = operator.checkpoint(&now);
+            store.apply(changes.hot);
+            store.keep(changes.cold);
+            operator.committed(now.revision);
+            store_without.apply(without.checkpoint(&now).hot);
+        }
+        // What is hot in the store is what is in memory.
+        let n_bytes = |store: &Store| store.0.values().map(Vec::len).sum::<usize>();
+        let (n_with, n_without) = (n_bytes(&store), n_bytes(&store_without));
+        assert!(n_brought > 10, "{kind}: {n_brought} batches needed what had left");
+        assert!(3 * n_with < 2 * n_without, "{kind}: {n_with} bytes, where nothing leaves {n_without}");
     }
 }
 

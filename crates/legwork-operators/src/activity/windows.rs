@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use legwork_types::time::window_start;
-use legwork_types::{StateError, Table, TableSnapshot};
+use legwork_types::time::{LaneClock, TimeConfig, window_start};
+use legwork_types::{StateEntry, StateError, Table, TableSnapshot};
 
 use crate::state::{
-    Index, Loader, NONE, Refs, Rows, Saver, Texts, Versioned, Versions, View, counts, damaged, hash_of, measures,
-    names, snapshot, times, version_batch,
+    Archive, ArchiveConfig, Fingerprint, Index, Leave, Loader, NONE, Refs, Rows, Saver, Texts, Versioned, Versions,
+    View, counts, damaged, hash_of, measures, names, snapshot, times, version_batch,
 };
 
 /// `N` counts, and seconds in nanoseconds, so that sums do not depend on their order.
@@ -68,12 +68,18 @@ pub(super) struct Windows<const N: usize> {
     width_us: i64,
     /// Number of rows at which it is worth looking for those that are done.
     retire_at: usize,
+    archive: Option<Archive<WindowWire>>,
+    leave: Leave<u32>,
+    /// State of before there was an archive was taken up: not all rows are in the store.
+    is_unsaved: bool,
 }
 
 impl<const N: usize> Windows<N> {
-    pub(super) fn new(width_us: i64) -> Windows<N> {
-        let (rows, index, recent) = (Rows::default(), Index::default(), Vec::new());
-        Windows { rows, index, recent, width_us, retire_at: RETIRE_AT_MIN }
+    /// Without windows. `archive`: how some leave memory, where there is a store and what is done may still change.
+    pub(super) fn new(width_us: i64, archive: Option<ArchiveConfig>) -> Windows<N> {
+        let (rows, index, recent, leave) = (Rows::default(), Index::default(), Vec::new(), Leave::new(archive));
+        let archive = archive.map(|config| Archive::new(config.section));
+        Windows { rows, index, recent, width_us, retire_at: RETIRE_AT_MIN, archive, leave, is_unsaved: false }
     }
 
     /// Adds to the window of a rep that `time_us` falls in.
@@ -82,8 +88,10 @@ impl<const N: usize> Windows<N> {
             return;
         }
         let start_us = self.start_us(time_us);
-        let slot = self.slot(rep, start_us).unwrap_or_else(|| self.create(rep, start_us));
+        let slot = self.slot(rep, start_us).or_else(|| self.bring_back(rep, start_us));
+        let slot = slot.unwrap_or_else(|| self.create(rep, start_us));
         self.recent[rep as usize] = slot;
+        self.leave.stay(&slot);
         let row = self.rows.get_mut(slot);
         row.counts.iter_mut().zip(share.counts).for_each(|(sum, n)| *sum += n);
         row.seconds += share.nanos / NANOS_A_SECOND;
@@ -96,12 +104,15 @@ impl<const N: usize> Windows<N> {
             return;
         }
         let start_us = self.start_us(time_us);
-        let slot = self.slot(rep, start_us).expect("what is taken back was added");
+        let slot = self.slot(rep, start_us).or_else(|| self.bring_back(rep, start_us));
+        let slot = slot.expect("what is taken back was added");
+        self.leave.stay(&slot);
         let row = self.rows.get_mut(slot);
         row.counts.iter_mut().zip(share.counts).for_each(|(sum, n)| *sum -= n);
         row.seconds -= share.nanos / NANOS_A_SECOND;
         row.nanos -= share.nanos % NANOS_A_SECOND;
         if row.counts == [0; N] {
+            self.archive.iter_mut().for_each(|archive| archive.remove(name(rep, start_us)));
             self.remove(slot);
         }
     }
@@ -144,13 +155,80 @@ impl<const N: usize> Windows<N> {
     }
 
     fn create(&mut self, rep: u32, start_us: i64) -> u32 {
-        let row = WindowRow { window_start_us: start_us, seconds: 0, nanos: 0, rep, counts: [0; N] };
-        let slot = self.rows.insert(row);
+        let slot = self.rows.insert(WindowRow { window_start_us: start_us, seconds: 0, nanos: 0, rep, counts: [0; N] });
+        self.enter(rep, start_us, slot)
+    }
+
+    fn enter(&mut self, rep: u32, start_us: i64, slot: u32) -> u32 {
         self.index.insert(hash_of((rep, start_us)), slot);
         if self.recent.len() <= rep as usize {
             self.recent.resize(rep as usize + 1, NONE);
         }
         slot
+    }
+
+    /// Key of a window that the store may have, and memory has not.
+    pub(super) fn wanted(&self, rep: u32, time_us: i64) -> Option<Vec<u8>> {
+        let start_us = self.start_us(time_us);
+        let key = self.archive.as_ref()?.wanted(name(rep, start_us))?;
+        let is_it = |slot: u32| (self.rows.get(slot).rep, self.rows.get(slot).window_start_us) == (rep, start_us);
+        self.index.find(hash_of((rep, start_us)), is_it).is_none().then_some(key)
+    }
+
+    /// Takes a window that was read back into memory again, where there is one.
+    fn bring_back(&mut self, rep: u32, start_us: i64) -> Option<u32> {
+        let row = row_of(self.archive.as_mut()?.take(name(rep, start_us))?)?;
+        if (row.rep, row.window_start_us) != (rep, start_us) {
+            return None;
+        }
+        let slot = self.rows.bring_back(row);
+        Some(self.enter(rep, start_us, slot))
+    }
+
+    /// Takes up a window that was wanted; false where the entry is none.
+    pub(super) fn supply(&mut self, entry: &StateEntry) -> Result<bool, StateError> {
+        let check = |wire: &WindowWire| match row_of::<N>(wire.clone()) {
+            Some(_) => Ok(()),
+            None => Err(damaged(entry.key[0], 0, format!("{} counts, not {N}", wire.4.len()))),
+        };
+        self.archive.as_mut().map_or(Ok(false), |archive| archive.supply(entry, check))
+    }
+
+    /// The batch is over.
+    pub(super) fn forget_brought(&mut self) {
+        self.archive.iter_mut().for_each(Archive::forget_brought);
+    }
+
+    /// The checkpoint with that revision is durable.
+    pub(super) fn committed(&mut self, revision: u32) {
+        self.archive.iter_mut().for_each(|archive| archive.committed(revision));
+    }
+
+    /// At a checkpoint, after [`Windows::versions`] and before [`Windows::save`]: copies windows that ended before the late horizon of the lane
+    /// into `cold`, and lets go of those of which the copy is durable.
+    pub(super) fn leave(&mut self, clock: &LaneClock, time: &TimeConfig, cold: &mut Vec<StateEntry>) {
+        let Some(archive) = &mut self.archive else { return };
+        archive.delete(cold);
+        let at = (clock.newest_us.saturating_sub(time.late_horizon_us), clock.revision, archive.durable());
+        let (rows, width_us) = (&self.rows, self.width_us);
+        let gone = self.leave.advance(rows.n_slots(), at, |slot, before_us| {
+            let row = rows.live(slot)?;
+            let is_done = row.window_start_us.saturating_add(width_us) <= before_us;
+            is_done.then(|| {
+                cold.push(archive.copy(name(row.rep, row.window_start_us), &wire(row)));
+                slot
+            })
+        });
+        let mut gone: Vec<u32> = gone.into_iter().flatten().collect();
+        gone.sort_unstable();
+        for slot in gone {
+            let row = self.rows.get(slot);
+            archive.add(name(row.rep, row.window_start_us));
+            let (rep, start_us) = (row.rep, row.window_start_us);
+            self.rows.remove(slot);
+            self.index.remove(hash_of((rep, start_us)), slot);
+            self.recent[rep as usize] = NONE;
+        }
     }
 
     /// As a table of rep_id, window_start, window_end, the counts and, where the table has one more column, the seconds.
@@ -172,24 +250,32 @@ impl<const N: usize> Windows<N> {
         self.rows.forget_changes();
     }
 
-    /// Writes what changed since the last checkpoint. Not for windows that follow from entities: those are counted again.
-    pub(super) fn save(&self, section: u8, saver: &mut Saver) {
-        saver.blocks(section, &self.rows.touched_blocks(), self.rows.n_slots(), |slot| -> WindowWire {
-            match self.rows.live(slot) {
-                Some(row) => (row.window_start_us, row.seconds, row.nanos, row.rep, row.counts.to_vec()),
-                None => (0, 0, 0, 0, vec![0; N]),
-            }
+    /// Writes what changed since the last checkpoint. Not for windows that follow from entities that are all in memory: those are counted
+    /// again.
+    pub(super) fn save(&mut self, section: u8, saver: &mut Saver) {
+        let n_slots = self.rows.n_slots();
+        let blocks = match std::mem::take(&mut self.is_unsaved) {
+            true => Rows::<WindowRow<N>>::all_blocks(n_slots),
+            false => self.rows.touched_blocks(),
+        };
+        let rows = &self.rows;
+        saver.blocks(section, &blocks, n_slots, |slot| -> WindowWire {
+            rows.live(slot).map_or_else(|| (0, 0, 0, 0, vec![0; N]), wire)
         });
+        if let Some(archive) = &mut self.archive {
+            archive.save(saver);
+        }
     }
 
-    /// Takes up what was written.
-    pub(super) fn load(&mut self, section: u8, loader: &mut Loader<'_>, reps: Refs) -> Result<(), StateError> {
+    /// Takes up what was written. *Returns* whether there was anything.
+    pub(super) fn load(&mut self, section: u8, loader: &mut Loader<'_>, reps: Refs) -> Result<bool, StateError> {
         let mut by_slot = Vec::new();
-        for (slot, (window_start_us, seconds, nanos, rep, counts)) in (0..).zip(loader.blocks::<WindowWire>(section)?) {
-            let counts: [u32; N] = counts
-                .try_into()
-                .map_err(|counts: Vec<u32>| damaged(section, 0, format!("{} counts, not {N}", counts.len())))?;
-            let is_live = counts != [0; N];
+        for (slot, wire) in (0..).zip(loader.blocks::<WindowWire>(section)?) {
+            let n_counts = wire.4.len();
+            let row = row_of::<N>(wire);
+            let row = row.ok_or_else(|| damaged(section, 0, format!("{n_counts} counts, not {N}")))?;
+            let WindowRow { rep, window_start_us, .. } = row;
+            let is_live = row.counts != [0; N];
             if is_live {
                 reps.known(rep)?;
                 if self.start_us(window_start_us) != window_start_us {
@@ -197,16 +283,40 @@ impl<const N: usize> Windows<N> {
                 }
                 self.index.insert(hash_of((rep, window_start_us)), slot);
             }
-            by_slot.push((WindowRow { window_start_us, seconds, nanos, rep, counts }, is_live));
+            by_slot.push((row, is_live));
         }
+        let has_rows = !by_slot.is_empty();
         self.rows = Rows::restored(by_slot);
         self.recent = vec![NONE; reps.n];
-        Ok(())
+        if let Some(archive) = &mut self.archive {
+            archive.load(loader)?;
+        }
+        Ok(has_rows)
+    }
+
+    /// What was added was written before there was an archive: it counts as handed over, and is to be written.
+    pub(super) fn take_over(&mut self) {
+        self.rows.forget_changes();
+        self.is_unsaved = self.archive.is_some();
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.rows.memory_bytes() + self.index.memory_bytes() + 4 * self.recent.capacity()
+        let away = self.archive.as_ref().map_or(0, Archive::memory_bytes);
+        self.rows.memory_bytes() + self.index.memory_bytes() + 4 * self.recent.capacity() + away
     }
+}
+
+fn name(rep: u32, start_us: i64) -> Fingerprint {
+    Fingerprint::default().int(i64::from(rep)).int(start_us)
+}
+
+fn wire<const N: usize>(row: &WindowRow<N>) -> WindowWire {
+    (row.window_start_us, row.seconds, row.nanos, row.rep, row.counts.to_vec())
+}
+
+/// None where the counts are not as many.
+fn row_of<const N: usize>((window_start_us, seconds, nanos, rep, counts): WindowWire) -> Option<WindowRow<N>> {
+    Some(WindowRow { window_start_us, seconds, nanos, rep, counts: counts.try_into().ok()? })
 }
 
 #[derive(Debug)]

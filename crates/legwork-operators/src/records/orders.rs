@@ -24,7 +24,7 @@ type OrderWire = (i64, f64, i64, [Option<u32>; 3], [u32; 5]);
 /// Order lines in their newest version. Key and clock: order_id. No event is ever late.
 #[derive(Debug)]
 pub struct Orders {
-    entities: Entities,
+    entities: Entities<OrderWire>,
     texts: Interner,
     /// By the number of the order.
     rows: Rows<OrderRow>,
@@ -95,7 +95,7 @@ impl Versioned for OrderRow {
 impl Orders {
     /// Without orders.
     pub fn new(dedup: &DedupConfig) -> Orders {
-        Orders { entities: Entities::new(dedup, None), texts: Interner::default(), rows: Rows::default() }
+        Orders { entities: Entities::new(dedup, None, None), texts: Interner::default(), rows: Rows::default() }
     }
 
     fn view(&self) -> OrderView {
@@ -224,7 +224,7 @@ impl Operator for Orders {
         let mut loader = Loader::new(hot);
         self.texts = loader.interner(TEXTS)?;
         let texts = Refs { section: ORDERS, n: self.texts.len() };
-        for (order, wire) in (0..).zip(self.entities.load::<OrderWire>(ORDERS, &mut loader, None)?) {
+        for (order, wire) in (0..).zip(self.entities.load(ORDERS, &mut loader, None)?) {
             self.rows.insert(OrderRow::from_wire(order, wire, texts)?);
         }
         self.rows.forget_changes();

@@ -25,6 +25,11 @@ impl Keys {
         key
     }
 
+    /// Number of a key that is known.
+    pub(crate) fn find(&self, name: &str) -> Option<u32> {
+        self.names.number(name)
+    }
+
     /// Moves a key's clock; never back.
     #[inline]
     pub(crate) fn advance(&mut self, key: u32, event_time_us: i64) {

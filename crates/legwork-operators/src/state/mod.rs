@@ -6,6 +6,7 @@
 //! Each building block notes what changed since the last checkpoint, writes that, and takes it up again. Before the first checkpoint
 //! everything has changed and nothing is noted, so that an operator that is never checkpointed pays for none of it.
 
+mod archive;
 mod columns;
 mod entities;
 mod fingerprint;
@@ -18,6 +19,7 @@ mod table;
 mod texts;
 mod versions;
 
+pub(crate) use archive::{Archive, ArchiveConfig, Leave};
 pub(crate) use columns::{Common, Outcome, Tally, opt_text};
 pub(crate) use entities::{Candidate, ClockOf, Entities, Place};
 pub(crate) use fingerprint::Fingerprint;

@@ -17,6 +17,28 @@ pub(crate) const FORMAT: u8 = 1;
 /// Items a block: one small change rewrites as many.
 pub(crate) const BLOCK_ITEMS: usize = 32;
 
+/// What a value is as bytes.
+pub(crate) fn value<W: Serialize + ?Sized>(value: &W) -> Vec<u8> {
+    postcard::to_extend(value, vec![FORMAT]).expect("postcard writes wire types into memory")
+}
+
+/// What bytes are as a value; `section` and `number` say where they come from. *Errors:* a newer format, or damaged.
+pub(crate) fn read_value<W: DeserializeOwned>(section: u8, number: u32, value: &[u8]) -> Result<W, StateError> {
+    match value.split_first() {
+        Some((&FORMAT, body)) => match postcard::take_from_bytes(body) {
+            Ok((value, [])) => Ok(value),
+            Ok((_, rest)) => Err(damaged(section, number, format!("{} bytes too many", rest.len()))),
+            Err(error) => Err(damaged(section, number, error.to_string())),
+        },
+        Some((&found, _)) if found > FORMAT => Err(StateError::NewerFormat {
+            what: format!("entry {}/{number}", section.escape_ascii()),
+            found,
+            known: FORMAT,
+        }),
+        _ => Err(damaged(section, number, "no format")),
+    }
+}
+
 /// Gathers the entries of a checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Saver {
@@ -31,9 +53,8 @@ fn key(section: u8, number: u32) -> Vec<u8> {
 
 impl Saver {
     /// Writes an entry.
-    pub(crate) fn put<W: Serialize + ?Sized>(&mut self, section: u8, number: u32, value: &W) {
-        let value = postcard::to_extend(value, vec![FORMAT]).expect("postcard writes wire types into memory");
-        self.entries.push(StateEntry { key: key(section, number), value: Some(value) });
+    pub(crate) fn put<W: Serialize + ?Sized>(&mut self, section: u8, number: u32, item: &W) {
+        self.entries.push(StateEntry { key: key(section, number), value: Some(value(item)) });
     }
 
     /// Deletes an entry.
@@ -54,6 +75,12 @@ impl Saver {
             let items: Vec<W> = (start..n_items.min(start + BLOCK_ITEMS)).map(|n| item(n as u32)).collect();
             self.put(section, block, &items);
         }
+    }
+
+    /// Deletes the blocks of items that there are no more: there were `n_before`.
+    pub(crate) fn cut(&mut self, section: u8, n_before: usize, n_items: usize) {
+        let blocks = n_items.div_ceil(BLOCK_ITEMS)..n_before.div_ceil(BLOCK_ITEMS);
+        blocks.for_each(|block| self.delete(section, block as u32));
     }
 
     /// Writes the strings from number `n_saved` on, and counts them as saved.
@@ -94,19 +121,7 @@ impl<'a> Loader<'a> {
         };
         let number = key[1..].try_into().map(u32::from_be_bytes);
         let number = number.map_err(|_| damaged(section, 0, format!("a key of {} bytes, not 5", key.len())))?;
-        match value.split_first() {
-            Some((&FORMAT, body)) => match postcard::take_from_bytes(body) {
-                Ok((value, [])) => Ok(Some((number, value))),
-                Ok((_, rest)) => Err(damaged(section, number, format!("{} bytes too many", rest.len()))),
-                Err(error) => Err(damaged(section, number, error.to_string())),
-            },
-            Some((&found, _)) if found > FORMAT => Err(StateError::NewerFormat {
-                what: format!("entry {}/{number}", section.escape_ascii()),
-                found,
-                known: FORMAT,
-            }),
-            _ => Err(damaged(section, number, "no format")),
-        }
+        Ok(Some((number, read_value(section, number, &value)?)))
     }
 
     /// The value of a section that has one entry at most.

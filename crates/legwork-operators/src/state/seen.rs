@@ -126,6 +126,9 @@ struct MetaWire {
 /// Mark, key, minute.
 type EntryWire = ([u8; 12], u32, u32);
 
+/// What is remembered of a key: mark, minute.
+pub(crate) type SeenWire = ([u8; 12], u32);
+
 impl Seen {
     pub(crate) fn new(config: &DedupConfig) -> Seen {
         // While the table doubles, the old half lives beside the new one; buckets are a power of two, filled to 7/8.
@@ -273,6 +276,33 @@ impl Seen {
         Ok(())
     }
 
+    /// What is remembered of some keys.
+    pub(crate) fn of_keys(&self, is_of: impl Fn(u32) -> bool) -> HashMap<u32, Vec<SeenWire>> {
+        let mut of_keys: HashMap<u32, Vec<SeenWire>> = HashMap::new();
+        for entry in self.entries.iter().filter(|entry| is_of(entry.key)) {
+            of_keys.entry(entry.key).or_default().push((bytes(entry.mark), entry.minute));
+        }
+        of_keys
+    }
+
+    /// Takes up what was remembered of a key.
+    pub(crate) fn bring_back(&mut self, key: u32, seen: &[SeenWire], clock_us: impl Fn(u32) -> i64) {
+        for (mark, minute) in seen {
+            let event_time_us = (i64::from(*minute) - (1 << 31)) * MINUTE_US;
+            self.insert(mark_of(*mark), key, event_time_us, &clock_us);
+        }
+    }
+
+    /// Gives keys their new numbers; what has none is forgotten.
+    pub(crate) fn renumber(&mut self, number: impl Fn(u32) -> Option<u32>) {
+        let renumbered = |entry: Entry| Some(Entry { key: number(entry.key)?, ..entry });
+        let mut kept: Vec<Entry> = self.entries.drain().filter_map(renumbered).collect();
+        if let Some(segments) = &mut self.segments {
+            segments.rewrite(&mut kept);
+        }
+        self.fill(self.sweep_in + kept.len(), kept);
+    }
+
     /// Events remembered.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
@@ -287,6 +317,18 @@ impl Seen {
 }
 
 impl Segments {
+    /// All goes into new segments.
+    fn rewrite(&mut self, kept: &mut [Entry]) {
+        self.pending.clear();
+        for entry in kept {
+            entry.segment = self.next;
+            self.pending.push(entry.mark);
+        }
+        self.dropped.extend(std::mem::take(&mut self.written).into_keys());
+        self.evictions.clear();
+        self.is_changed = true;
+    }
+
     /// Drops the segments of which nothing is kept, and moves what is left of those that are mostly forgotten.
     fn settle(&mut self, kept: &mut [Entry]) {
         let mut n_kept: HashMap<u32, usize> = HashMap::new();

@@ -99,7 +99,7 @@ impl<R: Copy> Rows<R> {
     /// Blocks of slots, as they lie in the store, with touched ones; all before the first checkpoint.
     pub(crate) fn touched_blocks(&self) -> Vec<u32> {
         match &self.touched {
-            None => (0..self.n_slots().div_ceil(BLOCK_ITEMS) as u32).collect(),
+            None => Self::all_blocks(self.n_slots()),
             Some(touched) => {
                 let mut blocks: Vec<u32> = touched.before.iter().map(|(slot, _)| slot / BLOCK_ITEMS as u32).collect();
                 blocks.sort_unstable();
@@ -107,6 +107,11 @@ impl<R: Copy> Rows<R> {
                 blocks
             }
         }
+    }
+
+    /// Blocks of so many slots, as they lie in the store.
+    pub(crate) fn all_blocks(n_slots: usize) -> Vec<u32> {
+        (0..n_slots.div_ceil(BLOCK_ITEMS) as u32).collect()
     }
 
     /// Whether a row was touched since the last checkpoint.
@@ -181,6 +186,18 @@ impl<R: Copy> Rows<R> {
         let slot = u32::try_from(block_idx * BLOCK_ROWS + idx).expect("fewer than 2^32 rows fit into memory");
         if let Some(touched) = &mut self.touched {
             touched.touch(slot, || None);
+        }
+        slot
+    }
+
+    /// Adds a row that was handed over before, after the last slot; gives its slot.
+    pub(crate) fn bring_back(&mut self, row: R) -> u32 {
+        let free = std::mem::take(&mut self.free);
+        let slot = self.insert(row);
+        self.free = free;
+        if let Some((touched, before)) = self.touched.as_mut().and_then(|touched| touched.before.last_mut()) {
+            debug_assert_eq!(*touched, slot, "no slot behind the last one was touched");
+            *before = Some(row);
         }
         slot
     }

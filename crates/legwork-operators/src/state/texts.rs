@@ -119,6 +119,11 @@ impl Interner {
         self.index.find(hash, |id| self.texts.get(id) == text)
     }
 
+    /// Number of a string, if it is known.
+    pub(crate) fn number(&self, text: &str) -> Option<u32> {
+        self.find(hash_of(text), text)
+    }
+
     /// The strings.
     #[inline]
     pub(crate) fn texts(&self) -> &Texts {

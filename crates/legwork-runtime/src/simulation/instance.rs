@@ -45,7 +45,7 @@ pub(super) fn spec(lane: &LaneId, kind: Kind, delivery: Option<Arc<Delivery>>) -
         disk_bytes_max: u64::MAX,
     };
     let config = LaneConfig {
-        operators: OperatorConfig { time, track, dedup, has_store },
+        operators: OperatorConfig { time, track, dedup, has_store, n_entities_min: 4 },
         future_skew_us_max: 300_000_000,
         lane_idle_after: Duration::from_secs(60),
         revision_every: Duration::from_secs(10),

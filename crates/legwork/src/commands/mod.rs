@@ -51,6 +51,7 @@ fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
         .thread_name("legwork")
         // Planning a large statement in the optimiser recurses deeply.
         .thread_stack_size(8 << 20)
+        .on_thread_park(crate::allocator::rest)
         .build()
         .context("starting the runtime")?;
     let done = runtime.block_on(command);
