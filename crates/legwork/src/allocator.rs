@@ -33,7 +33,7 @@ pub(crate) fn give_back() {
 }
 
 /// A thread of the runtime that rests gives memory back at most this often.
-const GIVE_BACK_EVERY: Duration = Duration::from_secs(15);
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(5);
 
 /// To be called when a thread of the runtime has nothing to do: what compactions and queries took is not kept for the next ones, each of
 /// which may run on other threads.
