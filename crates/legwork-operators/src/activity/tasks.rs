@@ -175,7 +175,8 @@ impl Operator for Tasks {
     }
 
     fn wanted(&mut self, need: Need<'_>, _clock: &LaneClock) -> Vec<Vec<u8>> {
-        let (Need::Batch(events), true) = (need, self.has_store) else { return Vec::new() };
+        let are_all_here = self.entities.are_all_here() && self.windows.are_all_here();
+        let (Need::Batch(events), false) = (need, are_all_here) else { return Vec::new() };
         let columns = Columns::of(events);
         let mut keys = BTreeSet::new();
         for row in 0..events.n_rows() {

@@ -167,6 +167,11 @@ impl<const N: usize> Windows<N> {
         slot
     }
 
+    /// Whether none has left memory.
+    pub(super) fn are_all_here(&self) -> bool {
+        self.archive.as_ref().is_none_or(Archive::is_empty)
+    }
+
     /// Key of a window that the store may have, and memory has not.
     pub(super) fn wanted(&self, rep: u32, time_us: i64) -> Option<Vec<u8>> {
         let start_us = self.start_us(time_us);
@@ -208,10 +213,10 @@ impl<const N: usize> Windows<N> {
     /// into `cold`, and lets go of those of which the copy is durable.
     pub(super) fn leave(&mut self, clock: &LaneClock, time: &TimeConfig, cold: &mut Vec<StateEntry>) {
         let Some(archive) = &mut self.archive else { return };
-        archive.delete(cold);
+        archive.delete(clock.revision, cold);
         let at = (clock.newest_us.saturating_sub(time.late_horizon_us), clock.revision, archive.durable());
         let (rows, width_us) = (&self.rows, self.width_us);
-        let gone = self.leave.advance(rows.n_slots(), at, |slot, before_us| {
+        let gone = self.leave.advance((rows.len(), rows.n_slots()), at, |slot, before_us| {
             let row = rows.live(slot)?;
             let is_done = row.window_start_us.saturating_add(width_us) <= before_us;
             is_done.then(|| {

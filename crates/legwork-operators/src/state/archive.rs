@@ -30,9 +30,8 @@ pub(crate) struct Archive<W> {
     n_segments: u32,
     /// What was read for the next batch; none where the store has nothing of that name.
     brought: HashMap<Hash, Option<W>>,
-    /// Names that there is nothing of any more, though the store may still have a copy; those to be deleted there.
-    gone: HashSet<Hash>,
-    deleted: Vec<Hash>,
+    /// Names that there is nothing of any more, though the store may still have a copy, and which checkpoint deletes it; none yet.
+    gone: HashMap<Hash, Option<u32>>,
     durable: u32,
 }
 
@@ -76,8 +75,7 @@ impl<W: DeserializeOwned> Archive<W> {
             new_names: Vec::new(),
             n_segments: 0,
             brought: HashMap::new(),
-            gone: HashSet::new(),
-            deleted: Vec::new(),
+            gone: HashMap::new(),
             durable: 0,
         }
     }
@@ -91,7 +89,8 @@ impl<W: DeserializeOwned> Archive<W> {
     /// The key to read before something of that name is used that is not in memory; none where the store cannot have it, or has been read.
     pub(crate) fn wanted(&self, name: Fingerprint) -> Option<Vec<u8>> {
         let hash = name.words();
-        let is_away = self.names.contains(&hash[0]) && !self.brought.contains_key(&hash) && !self.gone.contains(&hash);
+        let is_away =
+            self.names.contains(&hash[0]) && !self.brought.contains_key(&hash) && !self.gone.contains_key(&hash);
         is_away.then(|| self.key(hash))
     }
 
@@ -144,18 +143,21 @@ impl<W: DeserializeOwned> Archive<W> {
         }
     }
 
-    /// Something of that name, which is in memory, is no more: a copy in the store is stale.
+    /// Something of that name, which is in memory, is no more. Should the store have a copy, be it of items that did not leave in the end,
+    /// it is stale.
     pub(crate) fn remove(&mut self, name: Fingerprint) {
-        let hash = name.words();
-        if self.names.contains(&hash[0]) && self.gone.insert(hash) {
-            self.deleted.push(hash);
-        }
+        self.gone.insert(name.words(), None);
     }
 
     /// Deletes copies of what is no more. Comes before the copies of a checkpoint.
-    pub(crate) fn delete(&mut self, cold: &mut Vec<StateEntry>) {
-        let deleted = std::mem::take(&mut self.deleted);
-        cold.extend(deleted.into_iter().map(|hash| StateEntry { key: self.key(hash), value: None }));
+    pub(crate) fn delete(&mut self, revision: u32, cold: &mut Vec<StateEntry>) {
+        let mut hashes = Vec::new();
+        for (hash, deleted) in self.gone.iter_mut().filter(|(_, deleted)| deleted.is_none()) {
+            *deleted = Some(revision);
+            hashes.push(*hash);
+        }
+        hashes.sort_unstable();
+        cold.extend(hashes.into_iter().map(|hash| StateEntry { key: self.key(hash), value: None }));
     }
 
     /// Writes the names that are new since the last checkpoint.
@@ -179,6 +181,12 @@ impl<W: DeserializeOwned> Archive<W> {
     /// The checkpoint with that revision is durable.
     pub(crate) fn committed(&mut self, revision: u32) {
         self.durable = self.durable.max(revision);
+        self.gone.retain(|_, deleted| deleted.is_none_or(|deleted| deleted > revision));
+    }
+
+    /// Whether nothing has left memory.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
     }
 
     /// The newest checkpoint that is known to be durable.
@@ -188,7 +196,10 @@ impl<W: DeserializeOwned> Archive<W> {
 
     /// Bytes allocated.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.names.allocation_size() + 4 * self.new_names.capacity() + self.brought.allocation_size()
+        self.names.allocation_size()
+            + 4 * self.new_names.capacity()
+            + self.brought.allocation_size()
+            + self.gone.allocation_size()
     }
 }
 
@@ -206,10 +217,10 @@ impl<K: std::hash::Hash + Eq> Leave<K> {
     }
 
     /// At the checkpoint with that revision: copies some more of the `n_items` items that are done, which is what lies before `before_us`.
-    /// `copy` gives what of the item with a number is to be copied. *Returns* those that may leave memory now.
+    /// `copy` gives what of the item with a number, below `end`, is to be copied. *Returns* those that may leave memory now.
     pub(crate) fn advance(
         &mut self,
-        n_items: usize,
+        (n_items, end): (usize, usize),
         (before_us, revision, durable): (i64, u32, u32),
         mut copy: impl FnMut(u32, i64) -> Option<K>,
     ) -> Option<HashSet<K>> {
@@ -217,7 +228,7 @@ impl<K: std::hash::Hash + Eq> Leave<K> {
             if n_items < self.at {
                 return None;
             }
-            let (items, end) = (HashSet::new(), u32::try_from(n_items).unwrap_or(u32::MAX));
+            let (items, end) = (HashSet::new(), u32::try_from(end).unwrap_or(u32::MAX));
             self.leaving = Some(Leaving { items, next: 0, end, before_us, complete: None });
         }
         let leaving = self.leaving.as_mut()?;
@@ -239,7 +250,7 @@ impl<K: std::hash::Hash + Eq> Leave<K> {
         }
         if leaving.next == leaving.end {
             // Few are not worth the work that letting go of them is.
-            if 4 * leaving.items.len() < leaving.end as usize {
+            if 4 * leaving.items.len() < n_items {
                 self.leaving = None;
                 self.at = (n_items + n_items / 2).max(self.n_kept_min);
             } else {

@@ -258,6 +258,11 @@ impl<W: Serialize + DeserializeOwned> Entities<W> {
         (away_id == id).then_some(also)
     }
 
+    /// Whether none has left memory.
+    pub(crate) fn are_all_here(&self) -> bool {
+        self.archive.as_ref().is_none_or(Archive::is_empty)
+    }
+
     /// Number of an entity in memory.
     pub(crate) fn find(&self, id: &str) -> Option<u32> {
         self.ids.number(id)
@@ -323,7 +328,7 @@ impl<W: Serialize + DeserializeOwned> Entities<W> {
         let at = (clock.newest_us.saturating_sub(self.late_horizon_us), clock.revision, archive.durable());
         let mut copied = Vec::new();
         let (n_entities, versions) = (self.versions.len(), &self.versions);
-        let gone = self.leave.advance(n_entities, at, |number, before_us| {
+        let gone = self.leave.advance((n_entities, n_entities), at, |number, before_us| {
             let is_done = versions[number as usize].event_time_us < before_us;
             is_done.then(|| {
                 copied.push(number);
