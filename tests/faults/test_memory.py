@@ -1,7 +1,4 @@
-"""Memory over a long time at one pace: what is done leaves it. MINUTES=30 scripts/faults -k memory runs it.
-
-It fails today: calls and deals never leave the memory of their operators (some 200 bytes a call), and every version of the lake's tables adds a little.
-"""
+"""Memory over a long time at one pace: what is done leaves it. MINUTES=30 scripts/faults -k memory runs it."""
 
 import os
 import statistics
@@ -21,7 +18,7 @@ def rss_mb(pid):
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not MINUTES, reason="runs for MINUTES, and fails today: calls and deals stay in memory")
+@pytest.mark.skipif(not MINUTES, reason="runs for MINUTES")
 def test_memory_is_flat(topics, cluster, sending):
     names = topics_of_stream(topics)
     seconds = MINUTES * 60

@@ -1,7 +1,7 @@
 //! Holds the arrows between crates: which crate may reach which, directly or not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -51,7 +51,8 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn run(command: &mut Command) -> Result<Vec<u8>> {
-    let output = command.output()?;
+    // cargo asks rustc with an empty program: it must not read one from here.
+    let output = command.stdin(Stdio::null()).output()?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout)
 }

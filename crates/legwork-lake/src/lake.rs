@@ -42,7 +42,7 @@ impl Default for LakeConfig {
             commit_timeout: Duration::from_secs(600),
             removed_files_kept: Duration::from_secs(3_600),
             orphans_kept: Duration::from_secs(24 * 3_600),
-            compaction_memory_bytes: 256 << 20,
+            compaction_memory_bytes: 128 << 20,
             clock_ahead_max: Duration::from_secs(3_600),
             pin_age_max: Duration::from_secs(1),
         }

@@ -22,9 +22,9 @@ pub(crate) type Tables = BTreeMap<&'static str, Vec<Row>>;
 /// What a table must be, computed from the accepted events in order of acceptance.
 pub(crate) type Oracle = fn(&[Value]) -> Tables;
 
-/// Cases a property is tried with: `LEGWORK_CASES`, else 96.
+/// Cases a property is tried with: `LEGWORK_CASES`, else 300.
 pub(crate) fn cases() -> ProptestConfig {
-    let n_cases = std::env::var("LEGWORK_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(96);
+    let n_cases = std::env::var("LEGWORK_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
     ProptestConfig { cases: n_cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
