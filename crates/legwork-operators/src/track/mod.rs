@@ -53,7 +53,7 @@ use crate::track::device::Taken;
 use crate::track::fold::Params;
 use crate::track::handed::Handed;
 use crate::track::input::Columns;
-use crate::track::names::Interner;
+use crate::track::names::{Interner, TOGETHER};
 use crate::track::store::Stored;
 use crate::track::tables::TrackSnapshot;
 use crate::{Need, Operator};
@@ -161,13 +161,17 @@ impl Track {
     /// The rows of a batch, device by device, each device's in event-time order, and in the order of arrival where times are equal: what
     /// is out of order only within a batch costs nothing then, and a device's state is fetched once.
     fn turns(&mut self, columns: &Columns<'_>, n_rows: usize) -> Vec<Turn> {
-        let turn = |row: usize| Turn {
-            device: self.devices.intern(columns.device(row)),
-            row: row as u32,
-            time_us: columns.time_us(row),
-            is_older: false,
-        };
-        let mut turns: Vec<Turn> = (0..n_rows).map(turn).collect();
+        let mut turns: Vec<Turn> = Vec::with_capacity(n_rows);
+        for first in (0..n_rows).step_by(TOGETHER) {
+            let rows = first..n_rows.min(first + TOGETHER);
+            self.devices.touch(rows.clone().map(|row| columns.device(row)));
+            turns.extend(rows.map(|row| Turn {
+                device: self.devices.intern(columns.device(row)),
+                row: row as u32,
+                time_us: columns.time_us(row),
+                is_older: false,
+            }));
+        }
         turns.sort_unstable_by_key(|turn| (turn.device, turn.time_us, turn.row));
         turns
     }
