@@ -23,7 +23,9 @@ def test_memory_is_flat(topics, cluster, sending):
     names = topics_of_stream(topics)
     seconds = MINUTES * 60
     # What is older than two hours of event time, 24 s of the run, is beyond the horizon.
-    alone = cluster(names, sets={"time.late_horizon": "2h", "track.memory_bytes_max": "16MiB", "dedup.horizon": "2h"})
+    sets = {"time.late_horizon": "2h", "track.memory_bytes_max": "16MiB", "dedup.horizon": "2h"}
+    # Commits come each second here: as many to a compaction as by default.
+    alone = cluster(names, sets=sets | {"lake.maintain_every": "10s"})
     alone.start()
     (instance,) = alone.instances
     sent = sending(Stream(alone.bootstrap, alone.registry, names, seconds, rate=3_000, speed=300))
