@@ -24,8 +24,9 @@ def test_memory_is_flat(topics, cluster, sending):
     seconds = MINUTES * 60
     # What is older than two hours of event time, 24 s of the run, is beyond the horizon.
     sets = {"time.late_horizon": "2h", "track.memory_bytes_max": "16MiB", "dedup.horizon": "2h"}
-    # Commits come each second here: as many to a compaction as by default.
-    alone = cluster(names, sets=sets | {"lake.maintain_every": "10s"})
+    # As by default: stores and lakes are tended to once in so many checkpoints and commits.
+    sets |= {"store.checkpoint_every": "10s", "lake.commit_every": "60s", "lake.open_rows_every": "15m"}
+    alone = cluster(names, sets=sets)
     alone.start()
     (instance,) = alone.instances
     sent = sending(Stream(alone.bootstrap, alone.registry, names, seconds, rate=3_000, speed=300))
