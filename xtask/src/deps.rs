@@ -1,7 +1,7 @@
 //! Holds the arrows between crates: which crate may reach which, directly or not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -51,8 +51,7 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn run(command: &mut Command) -> Result<Vec<u8>> {
-    // cargo asks rustc with an empty program: it must not read one from here.
-    let output = command.stdin(Stdio::null()).output()?;
+    let output = command.output()?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout)
 }
