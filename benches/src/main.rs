@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 // Legwork uses it, so what is measured beside it gets it too.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Largest message that the program takes, by default.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

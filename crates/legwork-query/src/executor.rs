@@ -2,8 +2,7 @@
 //! what makes plans give way to each other on them.
 
 use std::io;
-use std::sync::{Arc, LazyLock, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -28,18 +27,9 @@ static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
         .worker_threads(n_cores * THREADS_A_CORE)
         .thread_name("legwork-query")
         .thread_stack_size(STACK_BYTES)
-        .thread_keep_alive(Duration::from_millis(200))
-        .on_thread_park(|| REST.get().into_iter().for_each(|rest| rest()))
         .enable_all()
         .build()
 });
-
-static REST: OnceLock<fn()> = OnceLock::new();
-
-/// What the threads that run queries call when they have nothing to do, such as giving memory back. The first call counts.
-pub fn when_resting(rest: fn()) {
-    let _is_set_already = REST.set(rest);
-}
 
 /// The runtime of all queries. *Errors:* `Retry` when its threads could not be started.
 pub(crate) fn handle() -> Result<Handle, QueryError> {

@@ -31,7 +31,6 @@ mod views;
 
 pub use check::{Checked, check};
 pub use engine::{Engine, ErrorKind, QueryError, QueryResult, Session, TableInfo};
-pub use executor::when_resting;
 pub use lake::{History, HistoryError, LakeDay, PinnedTable};
 pub use options::{NowSource, QueryOptions, WeekStart};
 pub use session::SqlSession;

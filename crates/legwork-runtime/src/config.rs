@@ -61,9 +61,6 @@ pub struct LaneConfig {
     pub dead_letters: Option<Arc<dyn DeadLetterSink>>,
     /// Where state and rows are made durable; none: they live in memory, and are rebuilt from the source.
     pub delivery: Option<Arc<Delivery>>,
-    /// Called by a worker that has come to rest after work, on its own thread: a chance to give memory back, since an allocator keeps
-    /// what was freed until it is asked for more.
-    pub at_rest: fn(),
 }
 
 impl std::fmt::Debug for LaneConfig {

@@ -145,7 +145,7 @@ impl Pipeline {
         metrics: PipelineMetrics,
     ) -> std::io::Result<Pipeline> {
         let workers = (0..n_workers.max(1))
-            .map(|idx| Worker::start(format!("lanes-{idx}"), config.at_rest))
+            .map(|idx| Worker::start(format!("lanes-{idx}")))
             .collect::<std::io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             space: Space::open(&config.spill),

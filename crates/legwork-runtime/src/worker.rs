@@ -16,8 +16,6 @@ use crate::stream_lane::StreamLane;
 
 /// A worker without work looks around after this, woken or not.
 const PARKED_MAX: Duration = Duration::from_millis(50);
-/// A worker that had nothing to do for so long has come to rest.
-const REST: Duration = Duration::from_secs(1);
 
 /// Something a worker is asked to do.
 pub(crate) enum Command {
@@ -104,7 +102,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(name: String, at_rest: fn()) -> std::io::Result<Worker> {
+    pub(crate) fn start(name: String) -> std::io::Result<Worker> {
         let mailbox = Arc::new(Mutex::new(Mailbox::default()));
         let progress = Arc::new(Mutex::new(Progress::default()));
         let run = Run {
@@ -113,8 +111,6 @@ impl Worker {
             lanes: Vec::new(),
             flushing: Vec::new(),
             next_report: Instant::now(),
-            rest: Rest::default(),
-            at_rest,
         };
         let handle = thread::Builder::new().name(name).spawn(move || run.run())?;
         Ok(Worker { mailbox, progress, thread: handle.thread().clone(), handle: Mutex::new(Some(handle)) })
@@ -157,23 +153,6 @@ struct Run {
     /// Whoever waits for everything to be durable.
     flushing: Vec<Arc<Done>>,
     next_report: Instant,
-    rest: Rest,
-    at_rest: fn(),
-}
-
-/// Tells when work is followed by rest, once for all of it.
-#[derive(Debug, Default)]
-struct Rest {
-    worked_at: Option<Instant>,
-}
-
-impl Rest {
-    fn has_come(&mut self, is_working: bool, now: Instant) -> bool {
-        if is_working {
-            self.worked_at = Some(now);
-        }
-        self.worked_at.take_if(|worked_at| now.duration_since(*worked_at) >= REST).is_some()
-    }
 }
 
 impl Run {
@@ -207,9 +186,6 @@ impl Run {
                 self.lanes.rotate_left(1);
             }
             self.report(now);
-            if self.rest.has_come(has_more, now) {
-                (self.at_rest)();
-            }
             if !has_more {
                 let retry = self.lanes.iter().filter_map(StreamLane::retry_at).min();
                 thread::park_timeout(retry.map_or(PARKED_MAX, |at| at.saturating_duration_since(now).min(PARKED_MAX)));
@@ -335,21 +311,5 @@ fn close(lanes: Vec<StreamLane>, is_lost: bool, done: &Arc<Done>) {
             }
             drop(done);
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rest_comes_once_after_work() {
-        let (mut rest, begin) = (Rest::default(), Instant::now());
-        let mut at = |ms, is_working| rest.has_come(is_working, begin + Duration::from_millis(ms));
-        assert!(!at(0, false) && !at(5_000, false), "it has not worked");
-        assert!(!at(5_000, true) && !at(5_900, true) && !at(6_800, false), "less than a second of rest");
-        assert!(at(6_900, false));
-        assert!(!at(9_000, false), "nothing was done since");
-        assert!(!at(9_000, true) && at(10_000, false));
     }
 }

@@ -17,7 +17,6 @@ use legwork_state::StateStore;
 use legwork_state::slate::{SlateConfig, SlateStore};
 use legwork_types::{Kind, LaneId, Table};
 
-use crate::allocator;
 use crate::config::{Config, ConfigError};
 use crate::upkeep::lake_config;
 
@@ -48,8 +47,7 @@ impl Kept {
             return Ok(None);
         }
         let options = options(config);
-        let store =
-            SlateConfig { options: options.clone(), at_rest: allocator::rest, ..SlateConfig::new(&config.store.url) };
+        let store = SlateConfig { options: options.clone(), ..SlateConfig::new(&config.store.url) };
         let store = SlateStore::open(store).await.map_err(|error| {
             ConfigError(format!(
                 "store.url {}: {error}; set it to a folder that this user may write, to s3://, gs:// or az://, or to memory: to keep nothing",

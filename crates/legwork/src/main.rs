@@ -19,12 +19,7 @@ use clap::Parser;
 
 use crate::args::Args;
 
-// librdkafka makes an object a message and frees it on another thread; glibc's malloc doubles what that costs.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
-    allocator::settle();
     let args = Args::parse();
     // Both providers are linked, so rustls would not choose by itself.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {

@@ -168,7 +168,6 @@ pub(crate) fn lanes(config: &Config) -> LaneConfig {
         },
         dead_letters: None,
         delivery: None,
-        at_rest: crate::allocator::give_back,
     }
 }
 

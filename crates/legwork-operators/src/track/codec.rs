@@ -12,6 +12,8 @@ mod tests;
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) use crate::track::codec::reader::{Mark, Reader};
 use crate::track::ping::{NO_REP, NO_TIME, Ping};
 use crate::track::rope::{Bytes, Rope};
@@ -39,7 +41,7 @@ const ODOMETER: usize = 5;
 const SENT: usize = 6;
 
 /// What is expected of the next ping.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Context {
     time_us: i64,
     step_us: i64,
@@ -210,6 +212,24 @@ impl Bits {
     }
 }
 
+/// Where a [`Writer`] stands: with it one goes on without reading what was written.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct End {
+    n_free: u32,
+    first_us: i64,
+    context: Context,
+}
+
+impl End {
+    /// Whether a writer can stand there, as far as that can be told without reading.
+    fn is_plausible(&self) -> bool {
+        let times = -TIME_US_MAX..TIME_US_MAX;
+        self.n_free < 8
+            && self.first_us <= self.context.time_us
+            && [self.first_us, self.context.time_us].iter().all(|time| times.contains(time))
+    }
+}
+
 /// Pings after each other.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer<B = Rope> {
@@ -297,6 +317,20 @@ impl Writer {
         is_whole.then(|| Writer { bytes: Rope::from(bytes), n_free, first_us, context: reader.context })
     }
 
+    /// Goes on where another stood that had written these bytes: their checksum was compared. None when that cannot be.
+    pub(crate) fn resume(bytes: &[u8], n_pings: u32, end: End) -> Option<Writer> {
+        let End { n_free, first_us, context } = end;
+        // A ping takes four bits at least.
+        let can_be = end.is_plausible() && (1..=2 * bytes.len()).contains(&(n_pings as usize));
+        can_be.then(|| Writer { bytes: Rope::from(bytes), n_free, first_us, context })
+    }
+
+    /// None before the first ping.
+    pub(crate) fn end(&self) -> Option<End> {
+        let Writer { n_free, first_us, context, .. } = *self;
+        (first_us != i64::MIN).then_some(End { n_free, first_us, context })
+    }
+
     /// The bytes, as [`Reader`] takes them.
     pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
         self.bytes.bytes()
@@ -350,7 +384,7 @@ impl<B: Bytes> Writer<B> {
     }
 
     #[inline(always)]
-    fn end(&mut self, mut bits: Bits) {
+    fn take(&mut self, mut bits: Bits) {
         let (mut bytes, n_free) = bits.end();
         if self.n_free > 0 {
             self.bytes.set_last(bytes[0]);
@@ -374,7 +408,7 @@ impl<B: Bytes> Writer<B> {
             at_bit += n_bits;
         }
         self.context = reader.context;
-        self.end(bits);
+        self.take(bits);
     }
 
     /// Writes a ping later than the one before. Its battery is not kept.
@@ -425,6 +459,6 @@ impl<B: Bytes> Writer<B> {
             now.sent_lag_us = ping.sent_us.wrapping_sub(ping.time_us);
             bits.field(&mut now.widths[SENT], zigzag(now.sent_lag_us.wrapping_sub(before.sent_lag_us)));
         }
-        self.end(bits);
+        self.take(bits);
     }
 }

@@ -1,7 +1,10 @@
-//! Devices and chunks as entries of the lane's store, format 1.
+//! Devices and chunks as entries of the lane's store.
 //!
 //! `d` device: what is hot of it. `i` device: its sealed chunks. `c` device, first ping (big-endian, from the smallest up): a chunk. Numbers
 //! of reps are the device's; its entry names them. The store keeps checksums; what does not parse is an error all the same.
+//!
+//! A device's entry has format 2: behind all that one of format 1 has it says where the writer of its pings stands, so that a lane goes on
+//! without reading them. The others have format 1.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -11,7 +14,7 @@ use legwork_types::{StateError, StateValue};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::track::chunk::{Body, Chunk, PackedStart};
-use crate::track::codec::Writer;
+use crate::track::codec::{End, Writer};
 use crate::track::coverage::Coverage;
 use crate::track::deferred::Deferred;
 use crate::track::device::{Device, Past};
@@ -22,8 +25,10 @@ use crate::track::row_codec::{RowReader, RowWriter};
 use crate::track::rows::{DeviceRows, Row, Stay, Trip};
 use crate::track::varint::{Take, put, put_signed};
 
-/// The format that is written.
+/// The format of what is not a device.
 const FORMAT: u8 = 1;
+/// The format of devices. Those of format 1 are read, too.
+const DEVICE_FORMAT: u8 = 2;
 
 /// Low bits of a cell of the resolution that is used: none is told by them.
 const CELL_BITS: u32 = 18;
@@ -74,20 +79,21 @@ pub(crate) fn damaged(key: &[u8], detail: impl Into<String>) -> StateError {
     StateError::Damaged { what: format!("track/{}", key.escape_ascii()), detail: detail.into() }
 }
 
-fn checked<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StateError> {
+/// The format of a value, and what follows it.
+fn checked<'a>(key: &[u8], value: &'a [u8], known: u8) -> Result<(u8, &'a [u8]), StateError> {
     match value.split_first() {
-        Some((&FORMAT, rest)) => Ok(rest),
-        Some((&found, _)) if found > FORMAT => {
-            Err(StateError::NewerFormat { what: format!("track/{}", key.escape_ascii()), found, known: FORMAT })
+        Some((found, rest)) if (FORMAT..=known).contains(found) => Ok((*found, rest)),
+        Some((&found, _)) if found > known => {
+            Err(StateError::NewerFormat { what: format!("track/{}", key.escape_ascii()), found, known })
         }
         Some((found, _)) => Err(damaged(key, format!("an unknown format {found}"))),
         None => Err(damaged(key, "no bytes")),
     }
 }
 
-fn parsed<'a, T: Deserialize<'a>>(key: &[u8], value: &'a [u8]) -> Result<T, StateError> {
-    let (parsed, rest) =
-        postcard::take_from_bytes(checked(key, value)?).map_err(|error| damaged(key, error.to_string()))?;
+/// All that the bytes say.
+fn parsed<'a, T: Deserialize<'a>>(key: &[u8], bytes: &'a [u8]) -> Result<T, StateError> {
+    let (parsed, rest) = postcard::take_from_bytes(bytes).map_err(|error| damaged(key, error.to_string()))?;
     if rest.is_empty() { Ok(parsed) } else { Err(damaged(key, "more bytes than it needs")) }
 }
 
@@ -95,9 +101,9 @@ fn parsed<'a, T: Deserialize<'a>>(key: &[u8], value: &'a [u8]) -> Result<T, Stat
 const ENTRY_BYTES: usize = 512;
 
 /// `n_bytes`: how many its lists of bytes have.
-fn written<T: Serialize>(n_bytes: usize, wire: &T) -> Vec<u8> {
+fn written<T: Serialize>(format: u8, n_bytes: usize, wire: &T) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(n_bytes + ENTRY_BYTES);
-    bytes.push(FORMAT);
+    bytes.push(format);
     postcard::to_extend(wire, bytes).expect("what is written has a length and grows a list")
 }
 
@@ -148,24 +154,28 @@ pub(crate) fn device_value(device: &Device, time: &TimeConfig, names: &Names) ->
     let (done, open) = device.rows.parts();
     let (pings, rows) = (device.open.bytes(), done.bytes());
     written(
+        DEVICE_FORMAT,
         pings.len() + rows.len(),
-        &DeviceWire {
-            lane_then_us: device.lane_then_us,
-            was_live: device.was_live,
-            battery_pct: device.battery_pct,
-            reps: device.reps.iter().map(|rep| names.get(rep)).collect(),
-            state: Cow::Borrowed(&device.state),
-            n_pings: device.n_open,
-            pings: &pings,
-            n_rows: done.n_rows(),
-            rows: &rows,
-            open,
-            stays: device.rows.stays().into(),
-            trips: device.rows.trips().into(),
-            start: device.past.as_ref().and_then(|past| past.open_start.as_ref()).map(Cow::Borrowed),
-            recent: device.recent(time, device.clock_us()),
-            deferred: device.waiting().into(),
-        },
+        &(
+            DeviceWire {
+                lane_then_us: device.lane_then_us,
+                was_live: device.was_live,
+                battery_pct: device.battery_pct,
+                reps: device.reps.iter().map(|rep| names.get(rep)).collect(),
+                state: Cow::Borrowed(&device.state),
+                n_pings: device.n_open,
+                pings: &pings,
+                n_rows: done.n_rows(),
+                rows: &rows,
+                open,
+                stays: device.rows.stays().into(),
+                trips: device.rows.trips().into(),
+                start: device.past.as_ref().and_then(|past| past.open_start.as_ref()).map(Cow::Borrowed),
+                recent: device.recent(time, device.clock_us()),
+                deferred: device.waiting().into(),
+            },
+            device.open.end(),
+        ),
     )
 }
 
@@ -176,12 +186,19 @@ fn are_plausible(rows: &[Row]) -> bool {
 
 /// What [`device_value`] wrote.
 pub(crate) fn device(params: &Params, reps: &mut Interner, key: &[u8], value: &[u8]) -> Result<Device, StateError> {
-    let wire: DeviceWire<'_> = parsed(key, value)?;
+    let (wire, end): (DeviceWire<'_>, Option<End>) = match checked(key, value, DEVICE_FORMAT)? {
+        (FORMAT, bytes) => (parsed(key, bytes)?, None),
+        (_, bytes) => parsed(key, bytes)?,
+    };
     if !are_plausible(&wire.open) || !wire.recent.iter().all(|(_, row)| row.is_plausible()) {
         return Err(damaged(key, "rows that cannot be"));
     }
     let mut device = Device::new();
-    device.open = Writer::after(wire.pings, wire.n_pings).ok_or_else(|| damaged(key, "pings that cannot be read"))?;
+    let open = match end {
+        Some(end) => Writer::resume(wire.pings, wire.n_pings, end),
+        None => Writer::after(wire.pings, wire.n_pings),
+    };
+    device.open = open.ok_or_else(|| damaged(key, "pings that cannot be read"))?;
     let done = RowWriter::after(params.window_us, wire.rows, wire.n_rows);
     let done = done.ok_or_else(|| damaged(key, "rows that cannot be read"))?;
     device.rows = DeviceRows::from_parts(done, &wire.open, wire.stays.into_owned(), wire.trips.into_owned());
@@ -213,7 +230,7 @@ pub(crate) fn index_value(chunks: &[Chunk]) -> Vec<u8> {
 
 /// What [`index_value`] wrote; what the chunks hold stays in the store.
 pub(crate) fn index(key: &[u8], value: &[u8]) -> Result<Vec<Chunk>, StateError> {
-    let mut take = Take(checked(key, value)?);
+    let mut take = Take(checked(key, value, FORMAT)?.1);
     let (mut chunks, mut before_us) = (Vec::new(), 0i64);
     while !take.0.is_empty() {
         let (step, n_pings) = take.signed().zip(take.u32()).ok_or_else(|| damaged(key, "a list that breaks off"))?;
@@ -276,6 +293,7 @@ impl StateValue for ChunkValue {
 fn chunk_value(n_pings: u32, body: &Body, coverage: &[u8]) -> Vec<u8> {
     let n_bytes = body.pings.len() + body.rows.len() + coverage.len();
     written(
+        FORMAT,
         n_bytes,
         &ChunkWire {
             n_pings,
@@ -292,7 +310,7 @@ fn chunk_value(n_pings: u32, body: &Body, coverage: &[u8]) -> Vec<u8> {
 
 /// What a [`ChunkValue`] wrote.
 pub(crate) fn chunk(params: &Params, key: &[u8], value: &[u8]) -> Result<(u32, Body), StateError> {
-    let wire: ChunkWire<'_> = parsed(key, value)?;
+    let wire: ChunkWire<'_> = parsed(key, checked(key, value, FORMAT)?.1)?;
     if wire.n_pings == 0 || Writer::after(wire.pings, wire.n_pings).is_none() {
         return Err(damaged(key, "pings that cannot be read"));
     }

@@ -56,7 +56,6 @@ pub(super) fn spec(lane: &LaneId, kind: Kind, delivery: Option<Arc<Delivery>>) -
         spill: spill.clone(),
         dead_letters: None,
         delivery,
-        at_rest: || {},
     };
     LaneSpec {
         kind,

@@ -47,8 +47,6 @@ pub struct SlateConfig {
     pub commit_timeout: Duration,
     /// So long may a claim take, the reading of hot state included; and the removal of a lane.
     pub claim_timeout: Duration,
-    /// What the thread of compactions calls when it has nothing to do, such as giving memory back.
-    pub at_rest: fn(),
 }
 
 impl SlateConfig {
@@ -60,7 +58,6 @@ impl SlateConfig {
             cache_bytes: 64 << 20,
             commit_timeout: Duration::from_secs(30),
             claim_timeout: Duration::from_secs(60),
-            at_rest: || {},
         }
     }
 }
@@ -96,7 +93,7 @@ impl SlateStore {
 
     fn over(place: url::Place, config: SlateConfig) -> Result<SlateStore, StoreError> {
         let cache = FoyerCacheOptions { max_capacity: config.cache_bytes, shards: CACHE_SHARDS };
-        let compaction = Background::start(config.at_rest)?;
+        let compaction = Background::start()?;
         Ok(SlateStore {
             tuning: settings::Tuning::new(place.folder.is_some()),
             objects: place.objects,
@@ -318,13 +315,11 @@ fn unavailable(detail: std::fmt::Arguments<'_>) -> StoreError {
 struct Background(Option<tokio::runtime::Runtime>);
 
 impl Background {
-    fn start(at_rest: fn()) -> Result<Background, StoreError> {
+    fn start() -> Result<Background, StoreError> {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(4)
             .thread_name("legwork-compaction")
-            .thread_keep_alive(Duration::from_millis(200))
-            .on_thread_park(at_rest)
             .enable_all()
             .build()
             .map(|runtime| Background(Some(runtime)))

@@ -46,15 +46,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
-    legwork_query::when_resting(crate::allocator::rest);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("legwork")
         // Planning a large statement in the optimiser recurses deeply.
         .thread_stack_size(8 << 20)
-        .on_thread_park(crate::allocator::rest)
-        // Blocking calls take turns on all of their threads, so that with a longer time none would ever end and give its memory back.
-        .thread_keep_alive(std::time::Duration::from_millis(200))
         .build()
         .context("starting the runtime")?;
     let done = runtime.block_on(command);

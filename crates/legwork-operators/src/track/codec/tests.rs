@@ -46,9 +46,13 @@ proptest! {
         let (mut whole, mut first) = (Writer::new(), Writer::new());
         pings.iter().for_each(|ping| whole.push(ping));
         pings.iter().take(cut).for_each(|ping| first.push(ping));
-        let mut again = Writer::after(&first.bytes(), cut.min(pings.len()) as u32).unwrap();
-        pings.iter().skip(cut).for_each(|ping| again.push(ping));
-        prop_assert_eq!(again.bytes(), whole.bytes());
+        let again = Writer::after(&first.bytes(), cut.min(pings.len()) as u32).unwrap();
+        let resumed = first.end().map(|end| Writer::resume(&first.bytes(), cut.min(pings.len()) as u32, end).unwrap());
+        for mut again in [Some(again), resumed].into_iter().flatten() {
+            pings.iter().skip(cut).for_each(|ping| again.push(ping));
+            prop_assert_eq!(again.bytes(), whole.bytes());
+            prop_assert_eq!(again.first_us(), whole.first_us());
+        }
     }
 
     #[test]
