@@ -47,7 +47,11 @@ impl Kept {
             return Ok(None);
         }
         let options = options(config);
-        let store = SlateConfig { options: options.clone(), ..SlateConfig::new(&config.store.url) };
+        let store = SlateConfig {
+            options: options.clone(),
+            checkpoint_every: config.store.checkpoint_every.duration(),
+            ..SlateConfig::new(&config.store.url)
+        };
         let store = SlateStore::open(store).await.map_err(|error| {
             ConfigError(format!(
                 "store.url {}: {error}; set it to a folder that this user may write, to s3://, gs:// or az://, or to memory: to keep nothing",

@@ -1,6 +1,7 @@
 //! A claimed lane on SlateDB.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use slatedb::config::{CloseOptions, FlushOptions, FlushType, ScanOptions};
 use slatedb::{Db, ErrorKind, KeyValue, WriteBatch};
 
 use super::settings::{L0_BYTES, LIGHT_CHECKPOINTS};
-use super::{refused, unavailable};
+use super::{Background, refused, unavailable};
 use crate::layout::{self, COLD, Changes, HEAD, HOT, Loaded, ROWS, Written};
 use crate::liveness::Liveness;
 use crate::{Checkpoint, LaneStore, StoreError, format};
@@ -28,6 +29,8 @@ pub(super) struct SlateLane {
     writer: tokio::sync::Mutex<Writer>,
     commit_timeout: Duration,
     is_closed: AtomicBool,
+    /// The database's compactor runs on it: where that ends first, whoever still writes panics.
+    _compaction: Arc<Background>,
 }
 
 impl std::fmt::Debug for SlateLane {
@@ -46,7 +49,13 @@ struct Writer {
 }
 
 impl SlateLane {
-    pub(super) fn new(id: LaneId, db: Db, written: Written, commit_timeout: Duration) -> SlateLane {
+    pub(super) fn new(
+        id: LaneId,
+        db: Db,
+        written: Written,
+        commit_timeout: Duration,
+        compaction: Arc<Background>,
+    ) -> SlateLane {
         let mut hash = DefaultHasher::new();
         id.hash(&mut hash);
         // Staggered, or all lanes that were claimed together would write their objects together for ever.
@@ -58,6 +67,7 @@ impl SlateLane {
             writer: tokio::sync::Mutex::new(Writer { written, n_unflushed, unflushed_bytes: 0 }),
             commit_timeout,
             is_closed: AtomicBool::new(false),
+            _compaction: compaction,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The store on an object store: one SlateDB database a lane, under `lanes/<topic>/<partition>/`. A claim opens the database, which fences
 //! whoever had it open; a checkpoint is one write batch and one flush, which is one object made if it is absent.
 
+mod backlog;
 mod lane;
 mod look;
 mod settings;
@@ -43,6 +44,8 @@ pub struct SlateConfig {
     pub options: BTreeMap<String, String>,
     /// Bytes of stored blocks kept in memory, over all lanes.
     pub cache_bytes: u64,
+    /// How often owners make checkpoints, mostly: compaction keeps up with that.
+    pub checkpoint_every: Duration,
     /// After so long the outcome of a checkpoint counts as unknown.
     pub commit_timeout: Duration,
     /// So long may a claim take, the reading of hot state included; and the removal of a lane.
@@ -56,6 +59,7 @@ impl SlateConfig {
             url: url.into(),
             options: BTreeMap::new(),
             cache_bytes: 64 << 20,
+            checkpoint_every: Duration::from_secs(10),
             commit_timeout: Duration::from_secs(30),
             claim_timeout: Duration::from_secs(60),
         }
@@ -73,7 +77,7 @@ pub struct SlateStore {
     cache: Arc<dyn DbCache>,
     /// Each lane's part of the cache.
     cache_ids: Mutex<HashMap<LaneId, u64>>,
-    compaction: Background,
+    compaction: Arc<Background>,
 }
 
 impl std::fmt::Debug for SlateStore {
@@ -93,9 +97,9 @@ impl SlateStore {
 
     fn over(place: url::Place, config: SlateConfig) -> Result<SlateStore, StoreError> {
         let cache = FoyerCacheOptions { max_capacity: config.cache_bytes, shards: CACHE_SHARDS };
-        let compaction = Background::start()?;
+        let compaction = Arc::new(Background::start()?);
         Ok(SlateStore {
-            tuning: settings::Tuning::new(place.folder.is_some()),
+            tuning: settings::Tuning::new(place.folder.is_some(), config.checkpoint_every),
             objects: place.objects,
             root: place.root,
             folder: place.folder,
@@ -119,6 +123,7 @@ impl SlateStore {
     /// Opens a lane's database, which makes the caller its owner.
     async fn own(&self, lane: &LaneId) -> Result<Db, StoreError> {
         self.sweep(lane).await;
+        self.work_off(lane).await;
         let compactor = CompactorBuilder::new(self.path(lane), self.objects.clone())
             .with_options(self.tuning.compactor())
             .with_runtime(self.compaction.handle());
@@ -254,7 +259,8 @@ impl StateStore for SlateStore {
                 return Err(error);
             }
         };
-        let claim = SlateLane::new(lane.clone(), db, loaded.written, self.config.commit_timeout);
+        let claim =
+            SlateLane::new(lane.clone(), db, loaded.written, self.config.commit_timeout, self.compaction.clone());
         Ok(Claimed { lane: Arc::new(claim), head: loaded.head, pending: loaded.pending, hot: loaded.hot })
     }
 
@@ -312,7 +318,7 @@ fn unavailable(detail: std::fmt::Arguments<'_>) -> StoreError {
 }
 
 /// The runtime of compactions: one thread beside those that lanes wait for.
-struct Background(Option<tokio::runtime::Runtime>);
+pub(super) struct Background(Option<tokio::runtime::Runtime>);
 
 impl Background {
     fn start() -> Result<Background, StoreError> {

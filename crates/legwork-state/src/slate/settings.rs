@@ -13,8 +13,17 @@ use slatedb::config::{
 pub(super) const RETRIES: u32 = 8;
 /// A memtable of this size becomes an object: more makes restarts slow and takes memory in every lane.
 pub(super) const L0_BYTES: usize = 1 << 20;
-/// Objects of memtables that wait for compaction.
-const L0_MAX: usize = 128;
+/// Objects of memtables that wait for compaction. Beyond it memtables pile up, then writes wait for the owner to look what its compactor did.
+pub(super) const L0_MAX: usize = 512;
+/// Of those, as many as one compaction takes: it reads them all at once.
+const SOURCES_MAX: usize = 128;
+/// More of them than come in two polls of the compactor: whoever claims a lane has it compacted first.
+const BACKLOG_MIN: usize = 64;
+/// Checkpoints in a poll of the compactor.
+const CHECKPOINTS_A_POLL: u32 = 30;
+/// Polls are not further apart, and not closer together.
+const POLL_MAX: Duration = Duration::from_secs(300);
+const POLL_MIN: Duration = Duration::from_secs(10);
 /// Checkpoints after which a lane that writes little makes its memtable an object: a restart reads one file a checkpoint since then.
 pub(super) const LIGHT_CHECKPOINTS: u32 = 16;
 
@@ -32,18 +41,25 @@ pub(super) struct Tuning {
     /// What a compaction has replaced is kept so long. An owner that has not looked since reads it still, so this is longer than
     /// [`Tuning::manifest_poll`].
     pub(super) checkpoint_lifetime: Duration,
+    /// So many objects are compacted before a lane is opened.
+    pub(super) backlog_min: usize,
+    /// Objects that wait for compaction, at most.
+    pub(super) l0_max: usize,
     /// Boundary files speed up listing buckets; on a local folder they keep manifests from ever being deleted.
     pub(super) has_boundary_files: bool,
 }
 
 impl Tuning {
-    pub(super) fn new(is_local: bool) -> Tuning {
+    pub(super) fn new(is_local: bool, checkpoint_every: Duration) -> Tuning {
+        let poll = (checkpoint_every * CHECKPOINTS_A_POLL).clamp(POLL_MIN, POLL_MAX);
         Tuning {
-            compaction_poll: Duration::from_secs(300),
+            compaction_poll: poll,
             gc_interval: Duration::from_secs(3_600),
             gc_min_age: Duration::from_secs(600),
-            manifest_poll: Duration::from_secs(600),
-            checkpoint_lifetime: Duration::from_secs(900),
+            manifest_poll: 2 * poll,
+            checkpoint_lifetime: 3 * poll,
+            backlog_min: BACKLOG_MIN,
+            l0_max: L0_MAX,
             has_boundary_files: !is_local,
         }
     }
@@ -57,9 +73,8 @@ impl Tuning {
             min_filter_keys: u32::MAX,
             l0_sst_size_bytes: L0_BYTES,
             l0_flush_parallelism: 1,
-            // More than come in four polls of the compactor at one a checkpoint: at the limit memtables pile up, then writes wait.
-            l0_max_ssts: L0_MAX,
-            l0_max_ssts_per_key: L0_MAX,
+            l0_max_ssts: self.l0_max,
+            l0_max_ssts_per_key: self.l0_max,
             max_unflushed_bytes: 32 << 20,
             compression_codec: Some(CompressionCodec::Lz4),
             object_store_max_retries: Some(RETRIES),
@@ -73,7 +88,7 @@ impl Tuning {
             // Without it what was deleted stays in the largest run, and a store of seven days grows for weeks.
             sorted_run_consolidation_threshold: 3,
             // All that came since the last time at once.
-            max_compaction_sources: L0_MAX,
+            max_compaction_sources: SOURCES_MAX,
             ..SizeTieredCompactionSchedulerOptions::default()
         };
         CompactorOptions {

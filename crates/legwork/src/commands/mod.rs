@@ -54,8 +54,8 @@ fn block_on(command: impl Future<Output = Result<()>>) -> Result<()> {
         .build()
         .context("starting the runtime")?;
     let done = runtime.block_on(command);
-    // A blocking call that does not end must not keep the process.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    // What still runs ends with the process: a call that does not return must not keep it, and one that is torn apart panics.
+    std::mem::forget(runtime);
     done
 }
 

@@ -71,7 +71,7 @@ impl Target {
     fn new(name: &'static str, objects: Arc<dyn ObjectStore>, is_local: bool, is_light: bool) -> Target {
         let (put, get) = if is_local { (0, 0) } else { (30, 15) };
         let objects = Watched::new(objects).taking(Duration::from_millis(put), Duration::from_millis(get));
-        let mut tuning = Tuning::new(is_local);
+        let mut tuning = Tuning::new(is_local, Duration::from_secs(10));
         let speed = variable("SPEED", 4);
         for time in [&mut tuning.compaction_poll, &mut tuning.gc_interval, &mut tuning.gc_min_age] {
             *time /= speed;

@@ -105,6 +105,10 @@ fn folder_store(folder: &std::path::Path) -> SlateStore {
     SlateStore::over(place, config).unwrap()
 }
 
+fn usual() -> Tuning {
+    Tuning::new(true, Duration::from_secs(10))
+}
+
 /// Compaction and garbage collection all the time.
 fn quick() -> Tuning {
     Tuning {
@@ -113,7 +117,7 @@ fn quick() -> Tuning {
         gc_min_age: Duration::from_secs(2),
         manifest_poll: Duration::from_secs(1),
         checkpoint_lifetime: Duration::from_secs(2),
-        ..Tuning::new(true)
+        ..usual()
     }
 }
 
@@ -207,7 +211,7 @@ async fn what_is_forgotten_leaves_the_store() {
 /// An owner that rests while its compactor works: it may have to claim its lane again, but nothing is called damaged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_rests_is_not_told_of_damage() {
-    let usual = Tuning::new(true);
+    let usual = usual();
     assert!(usual.checkpoint_lifetime > usual.manifest_poll, "or it would have to claim its lane again each time");
     let keys = || (1..=6u32).map(|number| number.to_be_bytes().to_vec()).collect::<Vec<_>>();
     let values = || (1..=6).map(|seed| Some(noise(seed, 1_100_000))).collect::<Vec<_>>();
@@ -235,6 +239,30 @@ async fn an_owner_that_rests_is_not_told_of_damage() {
         }
     }
     panic!("no owner fell behind");
+}
+
+/// Owners that are killed before their compactor looks leave more and more objects behind, until a database would take no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_that_live_shortly_do_not_block_their_lane() {
+    let objects = Objects::default();
+    let open = || {
+        let mut store = objects.store();
+        store.config.claim_timeout = Duration::from_secs(20);
+        store.tuning = Tuning { backlog_min: 6, l0_max: 12, ..usual() };
+        store
+    };
+    for number in 1..=30 {
+        let store = open();
+        let owner = store.claim(&crate::tests::lane()).await.unwrap();
+        assert_eq!(owner.head, (number > 1).then(|| head(number - 1)));
+        let mut checkpoint = Checkpoint { head: head(number), ..Checkpoint::default() };
+        checkpoint.cold.push(put(&number.to_be_bytes(), &noise(number.into(), 1_100_000)));
+        owner.lane.commit(checkpoint).await.unwrap();
+    }
+    let keys = (1..=30u32).map(|number| number.to_be_bytes().to_vec()).collect();
+    let values = (1..=30).map(|seed| Some(noise(seed, 1_100_000))).collect::<Vec<_>>();
+    let owner = open().claim(&crate::tests::lane()).await.unwrap();
+    assert!(owner.lane.read(keys).await.unwrap() == values);
 }
 
 /// Waits until compaction has replaced some objects and garbage collection has taken them: the oldest go first, the newest stays.
