@@ -14,6 +14,7 @@ use legwork_server::http::{self, HttpLimits, HttpState, router};
 use legwork_server::metrics::{BusinessMetrics, MetricsOptions};
 use legwork_server::postgres::{self, PostgresLimits};
 use legwork_server::{Readiness, ReadinessReport};
+use legwork_state::StateStore;
 use legwork_types::{LaneState, LiveTables};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -85,7 +86,10 @@ impl Service {
         let n_workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let pipeline = Pipeline::start(lanes, topic_configs, n_workers, Box::new(source), metrics)?;
         let tables = pipeline.tables();
-        let options = query_options(config)?;
+        let mut options = query_options(config)?;
+        if let (NowSource::Event { known_us }, Some(kept)) = (&mut options.now, &kept) {
+            *known_us = newest_kept_us(kept).await?;
+        }
         let engine: Arc<dyn Engine> = match &kept {
             Some(kept) => Arc::new(SqlEngine::with_history(tables.clone(), kept.tables.clone(), options)?),
             None => Arc::new(SqlEngine::new(tables.clone(), options)?),
@@ -157,6 +161,12 @@ impl Service {
             tracing::error!("stopping the pipeline failed");
         }
     }
+}
+
+/// The newest event time of which the store knows.
+async fn newest_kept_us(kept: &Kept) -> Result<Option<i64>> {
+    let heads = kept.store.lanes().await.map_err(crate::data::store_error)?;
+    Ok(heads.into_iter().map(|(_, head)| head.newest_us).filter(|&newest_us| newest_us > i64::MIN).max())
 }
 
 /// Serves HTTP with the metrics, and the PostgreSQL protocol where there is a listener for it, until `stopped`.
@@ -250,7 +260,7 @@ pub(crate) fn query_options(config: &Config) -> Result<QueryOptions, ConfigError
     let now =
         match config.time.now.as_str() {
             "system" => NowSource::System,
-            "event" => NowSource::Event,
+            "event" => NowSource::Event { known_us: None },
             time => NowSource::Fixed(topics::parse_time(time).map_err(|error| {
                 ConfigError(format!("time.now is wrong: expected system, event or a time; {error}"))
             })?),
