@@ -36,7 +36,7 @@ const N_PARTITIONS: i32 = 4;
 /// How often it is written down how far the story is.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// What was sent so long ago, and three checkpoints, is in a checkpoint also where the machine has much to do.
-const SENT_LONG_AGO: Duration = Duration::from_secs(30);
+const SENT_LONG_AGO: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     let started = Instant::now();

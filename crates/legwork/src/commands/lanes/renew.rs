@@ -16,7 +16,7 @@ use crate::exit::Failure;
 use crate::topics;
 
 /// Lanes that are let go on at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 64;
 
 /// Does to every halted lane of the store what `lanes accept` does, without a question: what was counted stays, and the topic is read from its
 /// start. Nobody else may have the store. *Returns* how many there were.
