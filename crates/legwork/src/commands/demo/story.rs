@@ -210,7 +210,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("story.json");
         let (start, margin) = (Instant::now(), Duration::from_secs(60));
-        let mut progress = Progress::new(path.clone(), told(START_US + 5, START_US + 1_000), margin);
+        let told = told(START_US + 5, START_US + 1_000);
+        told.write(&path).unwrap();
+        let mut progress = Progress::new(path.clone(), told, margin);
         let mut note = |second: u64, told_us: i64| {
             progress.note(START_US + told_us, start + Duration::from_secs(second)).unwrap();
             let told = Told::read(&path, None, None).unwrap().unwrap();
