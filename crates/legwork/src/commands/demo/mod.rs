@@ -67,7 +67,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         organisation: Organisation::new(SimConfig::new(told.seed, told.reps, told.start_us)),
         place,
         speed: args.speed,
-        ends: args.run_for.map(|span| started + span.duration()),
+        ends: None,
     };
     let tables = service.tables.clone();
     let told_us = AtomicI64::new(i64::MIN);
@@ -79,6 +79,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         stopped = stop => stopped??,
         () = status::show_status(&service, args.json) => {}
         () = keep(progress, &told_us) => {}
+        () = time_is_up(args.run_for.map(|span| started + span.duration())) => {}
     }
     if args.run_for.is_some() && !args.json {
         status::summarise(&service).await?;
@@ -188,6 +189,14 @@ async fn keep(progress: Option<Progress>, told_us: &AtomicI64) {
         {
             tracing::warn!("how far the story is cannot be kept: {error:#}");
         }
+    }
+}
+
+/// Whatever the story is at: it may have much to catch up with.
+async fn time_is_up(ends: Option<Instant>) {
+    match ends {
+        Some(ends) => tokio::time::sleep_until(ends.into()).await,
+        None => std::future::pending().await,
     }
 }
 
