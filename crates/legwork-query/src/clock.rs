@@ -25,7 +25,7 @@ impl Clock {
         let settings = LegworkSettings::of(options);
         settings.and_then(|s| s.now_us.or(s.as_of_us)).unwrap_or_else(|| match self.source {
             NowSource::System => system_us(),
-            NowSource::Event => self.live.newest_event_time_us().unwrap_or_else(system_us),
+            NowSource::Event { known_us } => self.live.newest_event_time_us().max(known_us).unwrap_or_else(system_us),
             NowSource::Fixed(now_us) => now_us,
         })
     }

@@ -8,7 +8,10 @@ pub enum NowSource {
     /// The system's clock: in service.
     System,
     /// The newest event time over all lanes: bounded input, the demo. The system's clock before the first event.
-    Event,
+    Event {
+        /// What lanes that are not taken up yet have seen, microseconds since 1970-01-01 UTC.
+        known_us: Option<i64>,
+    },
     /// A fixed time, microseconds since 1970-01-01 UTC.
     Fixed(i64),
 }

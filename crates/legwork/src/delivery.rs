@@ -21,7 +21,7 @@ use crate::config::{Config, ConfigError};
 use crate::upkeep::lake_config;
 
 /// The store's address that stands for none: state and tables live in memory and are rebuilt from the topics after a restart.
-pub(crate) const MEMORY: &str = "memory:";
+const MEMORY: &str = "memory:";
 /// Rows that wait for the lake, over all lanes.
 const WAITING_BYTES_MAX: usize = 384 << 20;
 /// Messages since a lane's last checkpoint.
@@ -43,7 +43,7 @@ impl Kept {
     ///
     /// *Errors:* addresses that are wrong, folders that cannot be made, with the way out.
     pub(crate) async fn open(config: &Config) -> Result<Option<Kept>> {
-        if config.store.url.trim_end_matches('/') == MEMORY {
+        if !has_store(config) {
             return Ok(None);
         }
         let options = options(config);
@@ -80,6 +80,11 @@ impl Kept {
             runtime: tokio::runtime::Handle::current(),
         })
     }
+}
+
+/// Whether anything is kept.
+pub(crate) fn has_store(config: &Config) -> bool {
+    config.store.url.trim_end_matches('/') != MEMORY
 }
 
 /// Options of the object store, as text.

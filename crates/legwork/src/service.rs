@@ -14,6 +14,7 @@ use legwork_server::http::{self, HttpLimits, HttpState, router};
 use legwork_server::metrics::{BusinessMetrics, MetricsOptions};
 use legwork_server::postgres::{self, PostgresLimits};
 use legwork_server::{Readiness, ReadinessReport};
+use legwork_state::StateStore;
 use legwork_types::{LaneState, LiveTables};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -67,6 +68,7 @@ impl Service {
         let postgres = if has_postgres { Some(bind("postgres.listen", &config.postgres.listen).await?) } else { None };
 
         let kept = Kept::open(config).await?;
+        let options = knowing(query_options(config)?, kept.as_ref()).await?;
         let registry = topics::registry(config, tokio::runtime::Handle::current())?;
         let topic_configs = topics::topics(config, &registry);
         let source = topics::kafka(config, &topic_configs)?;
@@ -85,7 +87,6 @@ impl Service {
         let n_workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let pipeline = Pipeline::start(lanes, topic_configs, n_workers, Box::new(source), metrics)?;
         let tables = pipeline.tables();
-        let options = query_options(config)?;
         let engine: Arc<dyn Engine> = match &kept {
             Some(kept) => Arc::new(SqlEngine::with_history(tables.clone(), kept.tables.clone(), options)?),
             None => Arc::new(SqlEngine::new(tables.clone(), options)?),
@@ -157,6 +158,15 @@ impl Service {
             tracing::error!("stopping the pipeline failed");
         }
     }
+}
+
+/// The options, where now is the newest event time with what the store knows of that: lanes are taken up later.
+async fn knowing(mut options: QueryOptions, kept: Option<&Kept>) -> Result<QueryOptions> {
+    if let (NowSource::Event { known_us }, Some(kept)) = (&mut options.now, kept) {
+        let heads = kept.store.lanes().await.map_err(crate::data::store_error)?;
+        *known_us = heads.into_iter().map(|(_, head)| head.newest_us).filter(|&newest_us| newest_us > i64::MIN).max();
+    }
+    Ok(options)
 }
 
 /// Serves HTTP with the metrics, and the PostgreSQL protocol where there is a listener for it, until `stopped`.
@@ -250,7 +260,7 @@ pub(crate) fn query_options(config: &Config) -> Result<QueryOptions, ConfigError
     let now =
         match config.time.now.as_str() {
             "system" => NowSource::System,
-            "event" => NowSource::Event,
+            "event" => NowSource::Event { known_us: None },
             time => NowSource::Fixed(topics::parse_time(time).map_err(|error| {
                 ConfigError(format!("time.now is wrong: expected system, event or a time; {error}"))
             })?),

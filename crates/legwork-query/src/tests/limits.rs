@@ -128,7 +128,11 @@ async fn the_clock_is_the_sessions() {
         rows_of(one.as_ref(), forget).await.unwrap();
         assert_eq!(table_of(one.as_ref(), now).await, "1970-01-01T00:00:00Z", "{forget}");
     }
-    assert_eq!(table_of(at(NowSource::Event, Some(60_000_000)).session().as_ref(), now).await, "1970-01-01T00:01:00Z");
+    for (known_us, newest_us) in [(None, Some(60)), (Some(60), None), (Some(50), Some(60)), (Some(60), Some(50))] {
+        let event = NowSource::Event { known_us: known_us.map(|known_s: i64| known_s * 1_000_000) };
+        let engine = at(event, newest_us.map(|newest_s: i64| newest_s * 1_000_000));
+        assert_eq!(table_of(engine.session().as_ref(), now).await, "1970-01-01T00:01:00Z");
+    }
     let age = "SELECT abs(seconds_between(legwork_now(), now())) < 60";
     assert_eq!(table_of(at(NowSource::System, Some(60_000_000)).session().as_ref(), age).await, "true");
 }

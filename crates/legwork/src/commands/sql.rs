@@ -94,7 +94,7 @@ pub(crate) async fn over_files(
     as_of: Option<&str>,
     format: Format,
 ) -> Result<()> {
-    let options = unlimited(config, Some(NowSource::Event), as_of)?;
+    let options = unlimited(config, Some(NowSource::Event { known_us: None }), as_of)?;
     // A statement that is refused or wrong need not wait for the files.
     legwork_query::check(sql)?;
     let config = config.clone();

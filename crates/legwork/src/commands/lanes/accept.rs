@@ -1,18 +1,18 @@
 //! `legwork lanes accept`: a halted lane goes on, after whoever is responsible has seen what that means.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
-use legwork_kafka::Admin;
+use legwork_kafka::{Admin, KafkaError, PartitionOffsets};
 use legwork_lake::{IS_DELETED, LaneCommit, LaneOutcome, REVISION};
 use legwork_operators::OperatorConfig;
 use legwork_runtime::lane_settings;
 use legwork_state::recovery::{Accepted, Decision, Found, Halt, TableSeen, TopicSeen, accept, decide};
-use legwork_state::{Checkpoint, Head, PendingRows, StateStore};
+use legwork_state::{Checkpoint, Head, LaneStore, PendingRows, StateStore};
 use legwork_types::{Kind, LaneId, Table};
 
 use super::{kind_of, tables_seen};
@@ -25,18 +25,18 @@ use crate::topics;
 
 /// What is known of the lane, owned.
 #[derive(Clone, Debug)]
-struct Known {
-    lane: LaneId,
-    head: Option<Head>,
-    pending: Vec<PendingRows>,
-    topic: TopicSeen,
-    lake: BTreeMap<String, TableSeen>,
-    n_partitions_of_others: Option<i32>,
-    settings: String,
+pub(super) struct Known {
+    pub(super) lane: LaneId,
+    pub(super) head: Option<Head>,
+    pub(super) pending: Vec<PendingRows>,
+    pub(super) topic: TopicSeen,
+    pub(super) lake: BTreeMap<String, TableSeen>,
+    pub(super) n_partitions_of_others: Option<i32>,
+    pub(super) settings: String,
 }
 
 impl Known {
-    fn found(&self) -> Found<'_> {
+    pub(super) fn found(&self) -> Found<'_> {
         Found {
             lane: &self.lane,
             head: self.head.as_ref(),
@@ -59,7 +59,7 @@ pub(super) async fn run(config: &Config, args: &LanesAcceptArgs) -> Result<()> {
     };
     let operators = topics::operators(config);
     let kept = data::open_existing(config).await?;
-    let topic = ask_broker(config, lane).await?;
+    let topic = ask_broker(config, vec![lane.clone()]).await?.pop().unwrap_or(TopicSeen::Missing);
     let known = look(&kept, lane, kind, topic, &operators).await?;
     let halt = match decide(&known.found()) {
         Decision::Halt(halt) => halt,
@@ -83,28 +83,36 @@ pub(super) async fn run(config: &Config, args: &LanesAcceptArgs) -> Result<()> {
     report(args, "done", &meaning)
 }
 
-/// What the broker says of the lane's topic.
-async fn ask_broker(config: &Config, lane: &LaneId) -> Result<TopicSeen> {
-    let (options, bootstrap, lane) = (topics::kafka_options(config)?, config.kafka.bootstrap.clone(), lane.clone());
+/// What the broker says of the lanes' topics, in their order.
+pub(super) async fn ask_broker(config: &Config, lanes: Vec<LaneId>) -> Result<Vec<TopicSeen>> {
+    let (options, bootstrap) = (topics::kafka_options(config)?, config.kafka.bootstrap.clone());
     let asked = tokio::task::spawn_blocking(move || {
         let admin = Admin::new(&bootstrap, &options)?;
-        let topic = &*lane.topic;
-        if !admin.list()?.iter().any(|(name, _)| name == topic) {
-            return Ok(TopicSeen::Missing);
+        let there: HashSet<String> = admin.list()?.into_iter().map(|(name, _)| name).collect();
+        let mut topics = HashMap::new();
+        for lane in lanes.iter().filter(|lane| there.contains(&*lane.topic)) {
+            if !topics.contains_key(&lane.topic) {
+                topics.insert(lane.topic.clone(), (admin.offsets(&lane.topic)?, admin.topic_id(&lane.topic)?));
+            }
         }
-        let offsets = admin.offsets(topic)?;
-        let Some(partition) = offsets.iter().find(|offsets| offsets.partition == lane.partition) else {
-            return Ok(TopicSeen::Missing);
-        };
-        Ok(TopicSeen::Present {
-            topic_id: admin.topic_id(topic)?,
-            log_start: partition.low,
-            log_end: partition.high,
-            n_partitions: i32::try_from(offsets.len()).unwrap_or(i32::MAX),
-        })
+        Ok(lanes.iter().map(|lane| topic_seen(topics.get(&lane.topic), lane.partition)).collect())
     });
-    let seen: Result<TopicSeen, legwork_kafka::KafkaError> = asked.await?;
+    let seen: Result<Vec<TopicSeen>, KafkaError> = asked.await?;
     seen.map_err(|error| Failure::Temporary(format!("{error}; check kafka.bootstrap")).into())
+}
+
+/// A partition of a topic whose offsets and identity are known, if it is there.
+fn topic_seen(topic: Option<&(Vec<PartitionOffsets>, Option<String>)>, partition: i32) -> TopicSeen {
+    let Some((offsets, topic_id)) = topic else { return TopicSeen::Missing };
+    let Some(of_lane) = offsets.iter().find(|offsets| offsets.partition == partition) else {
+        return TopicSeen::Missing;
+    };
+    TopicSeen::Present {
+        topic_id: topic_id.clone(),
+        log_start: of_lane.low,
+        log_end: of_lane.high,
+        n_partitions: i32::try_from(offsets.len()).unwrap_or(i32::MAX),
+    }
 }
 
 /// Reads store and lake; nothing is claimed.
@@ -240,9 +248,13 @@ async fn carry_out(kept: &Kept, known: &Known, kind: Kind, accepted: Accepted) -
         kept.store.remove(lane).await.map_err(data::store_error)?;
         claim = kept.store.claim(lane).await.map_err(data::store_error)?;
     }
-    let checkpoint = Checkpoint { head: accepted.head().clone(), ..Checkpoint::default() };
-    claim.lane.commit(checkpoint).await.map_err(data::store_error)?;
-    claim.lane.release().await.map_err(data::store_error)
+    commit_head(claim.lane.as_ref(), accepted.head().clone()).await
+}
+
+/// Writes a head alone, and lets the claim go.
+pub(super) async fn commit_head(lane: &dyn LaneStore, head: Head) -> Result<()> {
+    lane.commit(Checkpoint { head, ..Checkpoint::default() }).await.map_err(data::store_error)?;
+    lane.release().await.map_err(data::store_error)
 }
 
 /// Retracts all rows of facts that the lane has in the lake, as its checkpoint `number`.

@@ -2,6 +2,7 @@
 
 mod accept;
 mod list;
+mod renew;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,6 +16,7 @@ use crate::config::{Config, Overrides};
 use crate::topics;
 
 pub(super) use list::problem;
+pub(super) use renew::accept_all;
 
 pub(super) async fn run(command: LanesCommand) -> Result<()> {
     match command {
