@@ -24,6 +24,11 @@ def test_configuration_is_printed_masked_and_checked(tmp_path):
     schema = json.loads(run("config", "schema", cwd=tmp_path).stdout)
     assert {"kafka", "registry", "topics", "store", "lake", "time", "track", "query"} <= schema["properties"].keys()
     (tmp_path / "bad.toml").write_text("[kafka]\nbootstap = 1\n")
+    assert "[flight]" not in shown and "[internal]" not in shown
+    told = run("config", "print", "--set", "flight.listen=127.0.0.1:0", cwd=tmp_path).stderr
+    assert b"[flight] has no effect" in told
+    misspelt = run("check", "--set", "kafka.options.securty.protocol=ssl", cwd=tmp_path, check=False)
+    assert misspelt.returncode == 78 and b"securty.protocol" in misspelt.stderr and b"did you mean security.protocol?" in misspelt.stderr
     done = run("config", "print", "--config", "bad.toml", cwd=tmp_path, check=False)
     assert done.returncode == 78 and b"did you mean kafka.bootstrap?" in done.stderr
 

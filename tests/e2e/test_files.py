@@ -85,8 +85,29 @@ def test_wrong_rows_cost_only_themselves(recorded, tmp_path):
     (tmp_path / "mixed.csv").write_text("\n".join(mixed) + "\n")
     (lane,) = query(tmp_path, "--input", "gps=mixed.csv", "SELECT n_read, n_accepted, n_rejected FROM pipeline_lanes")
     assert lane == {"n_read": len(good) - 1 + len(bad), "n_accepted": len(good) - 1, "n_rejected": len(bad)}
-    reasons = query(tmp_path, "--input", "gps=mixed.csv", "SELECT reason, \"offset\" FROM rejected_events ORDER BY \"offset\"")
+    reasons = query(tmp_path, "--input", "gps=mixed.csv", "SELECT reason, \"offset\", detail, convert_from(payload, 'UTF8') AS text FROM rejected_events ORDER BY \"offset\"")
     assert [row["offset"] for row in reasons] == [99, 100, 101, 102]
+    assert [row["detail"].split(": ")[0] for row in reasons] == [f"mixed.csv line {line}" for line in (101, 102, 103, 104)]
+    assert "not a time" in reasons[0]["text"]
+
+
+def test_what_is_rejected_is_told_with_its_place(tmp_path):
+    (tmp_path / "one.csv").write_bytes(b"device_id,event_time,lat,lon\r\n\r\na,2026-01-05T08:00:00Z,52.5,13.4\r\na,soon,52.5,13.4\r\n")
+    lines = [{"device_id": "a", "event_time": "2026-01-05T08:01:00Z", "lat": lat, "lon": 13.4} for lat in (52.5, 95)]
+    (tmp_path / "two.ndjson").write_text("\n".join(json.dumps(line) for line in lines))
+    duckdb.sql(f"COPY (SELECT 'a' AS device_id, TIMESTAMPTZ '1970-01-01T08:00:00Z' AS event_time, 52.5 AS lat, 13.4 AS lon) TO '{tmp_path}/three.parquet'")
+    inputs = [flag for name in ("one.csv", "two.ndjson", "three.parquet") for flag in ("--input", f"gps={name}")]
+    done = run("sql", *inputs, "--format", "json", 'SELECT detail FROM rejected_events ORDER BY "offset"', cwd=tmp_path)
+    places = [row["detail"].split(": ")[0] for row in json.loads(done.stdout)]
+    assert places == ["one.csv line 4", "two.ndjson line 2", "three.parquet row 1"]
+    assert all(f"rejected: {place}: " in done.stderr.decode() for place in places), done.stderr.decode()
+
+
+def test_explaining_what_nobody_knows_says_so(recorded):
+    args = ["--input", "gps=pings.csv", "--from", "2000-01-01T00:00:00Z", "--to", "2100-01-01T00:00:00Z"]
+    assert run("explain", "--device", "d0", *args, cwd=recorded).stdout
+    done = run("explain", "--device", "nobody", *args, cwd=recorded, check=False)
+    assert done.returncode == 1 and b'no ping of device "nobody" is known' in done.stderr
 
 
 def test_geolife_has_the_known_distances(tmp_path):
@@ -107,6 +128,8 @@ def test_geolife_has_the_known_distances(tmp_path):
         (["--input", "gps=missing.csv", "SELECT 1"], 1, "missing.csv"),
         (["--input", "gps=pings.csv", "--map", "lot=lat", "SELECT 1"], None, "lat"),
         (["--input", "gps=pings.csv", "SELECT * FROM device_movment"], 1, "device_movement"),
+        (["--input", "gps=pings.csv", "SELECT * FROM gps"], 1, "is it gps_pings?"),
+        (["--input", "gps=pings.csv", " "], 2, "no statement"),
         (["--input", "gps=pings.csv", "COPY (SELECT 1) TO 'x.csv'"], 1, ""),
         (["--input", "gps=pings.csv", "SELECT * FROM '/etc/passwd'"], 1, ""),
         (["--input", "gps=pings.csv", "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'"], 1, ""),

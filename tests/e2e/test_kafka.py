@@ -227,7 +227,7 @@ def test_psql_psycopg_and_adbc_read_the_tables(kafka, registry, topics, up):
 
     shown = subprocess.run(["psql", url, "-Atc", "SELECT count(*), CAST(sum(lat) AS BIGINT) FROM gps_pings"], capture_output=True, timeout=60)
     assert shown.stdout.decode().strip() == "100|100", shown.stderr.decode()
-    for command in [r"\dt", r"\d device_movement", r"\dv"]:
+    for command in [r"\dt", r"\d device_movement", r"\dv", r"\d", r"\d+ rep_activity", r"\df", r"\l", r"\dn", r"\du", "SHOW ALL"]:
         shown = subprocess.run(["psql", url, "-c", command], capture_output=True, timeout=60)
         assert shown.returncode == 0 and b"ERROR" not in shown.stderr, (command, shown.stderr.decode())
 
@@ -236,6 +236,11 @@ def test_psql_psycopg_and_adbc_read_the_tables(kafka, registry, topics, up):
     with psycopg.connect(url, autocommit=True) as connection:
         row = connection.execute("SELECT count(*), min(lat), max(event_time) FROM gps_pings WHERE device_id = %s", ["d7"]).fetchone()
         assert row[:2] == (2, 1.0) and row[2].tzinfo is not None
+        (n_pings,) = connection.execute("SELECT count(*) FROM gps_pings WHERE device_id = ANY(%s)", [["d7", "d8", "it's"]]).fetchone()
+        assert n_pings == 4
+        assert connection.execute(r"SELECT '\xff'::bytea").fetchone() == (b"\xff",)
+        with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="bigint out of range"):
+            connection.execute("SELECT 9223372036854775807 + 1")
         with pytest.raises(psycopg.Error):
             connection.execute("CREATE TABLE x (a int)")
 

@@ -7,6 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use crate::error::KafkaError;
+
 /// Where a partition without a checkpoint starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -79,6 +81,23 @@ pub fn is_secret(option: &str) -> bool {
     // How one logs in is no secret, and the first thing to look at when it fails.
     let shown = matches!(name.as_str(), "sasl.mechanism" | "sasl.mechanisms" | "sasl.oauthbearer.method");
     !shown && (PARTS.iter().any(|part| name.contains(part)) || STARTS.iter().any(|start| name.starts_with(start)))
+}
+
+/// Refuses options that librdkafka does not know, and values that it cannot read, without asking any broker.
+pub fn check_options(options: &[(String, String)]) -> Result<(), KafkaError> {
+    let mut config = client_config("localhost", None);
+    apply(&mut config, options);
+    config.create_native_config().map(drop).map_err(KafkaError::from_creation)
+}
+
+/// What librdkafka's CONFIGURATION.md lists, but for what is deprecated and what only a program can set.
+const NAMES: &str = include_str!("option_names.txt");
+
+/// The option that was probably meant.
+pub(crate) fn nearest_option(name: &str) -> Option<&'static str> {
+    let similarity = |option: &&str| strsim::normalized_damerau_levenshtein(&name.to_ascii_lowercase(), option);
+    let nearest = NAMES.lines().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+    nearest.filter(|option| similarity(option) > 0.6)
 }
 
 /// Options as they may be shown.
@@ -236,6 +255,31 @@ mod tests {
             assert_eq!(config.get(name), None);
         }
         config.create_native_config().unwrap();
+    }
+
+    #[test]
+    fn a_misspelt_option_is_told_with_the_right_name() {
+        let told = |name: &str| check_options(&with(&[(name, "hunter2")]).options).unwrap_err().to_string();
+        let unknown = |name: &str, meant: &str| {
+            format!(
+                "kafka option {name}: there is no such option{meant}; the names in [kafka.options] are librdkafka's own"
+            )
+        };
+        assert_eq!(told("securty.protocol"), unknown("securty.protocol", "; did you mean security.protocol?"));
+        assert_eq!(told("sasl.pasword"), unknown("sasl.pasword", "; did you mean sasl.password?"));
+        assert_eq!(told("session_timeout_ms"), unknown("session_timeout_ms", "; did you mean session.timeout.ms?"));
+        assert_eq!(told("colour"), unknown("colour", ""));
+        assert!(told("ssl.truststore.location").contains("ssl.ca.location"));
+        assert!(told("security.protocol").contains("Invalid value"));
+        check_options(&with(&[("security.protocol", "plaintext")]).options).unwrap();
+    }
+
+    #[test]
+    fn librdkafka_knows_every_name_that_is_suggested() {
+        for name in NAMES.lines() {
+            let refused = check_options(&with(&[(name, "0")]).options).err().map(|error| error.to_string());
+            assert!(!refused.as_ref().is_some_and(|error| error.contains("no such option")), "{refused:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What can go wrong with a client of ours, and what to do about it.
 
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaConfRes;
 
-use crate::config::is_secret;
+use crate::config::{is_secret, nearest_option};
 
 /// What a caller should do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +71,12 @@ impl KafkaError {
     /// From making a client. Values of secret options are left out: librdkafka repeats what it could not parse.
     pub(crate) fn from_creation(error: ClientError) -> KafkaError {
         match error {
+            ClientError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, name, _) => {
+                let hint = nearest_option(&name).map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+                KafkaError::Option { name, reason: format!("there is no such option{hint}") }
+            }
             ClientError::ClientConfig(_, reason, name, _) => {
-                let reason = if is_secret(&name) { "invalid value or unknown option".to_owned() } else { reason };
+                let reason = if is_secret(&name) { "invalid value".to_owned() } else { reason };
                 KafkaError::Option { name, reason }
             }
             ClientError::ClientCreation(reason) => KafkaError::Client { reason },
@@ -123,8 +128,6 @@ pub(crate) fn reason(error: &ClientError) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use rdkafka::types::RDKafkaConfRes;
-
     use super::*;
 
     #[test]

@@ -26,7 +26,7 @@ mod source;
 mod topic;
 
 pub use admin::{Admin, PartitionOffsets, TimestampType, TopicDescription, TopicSpec};
-pub use config::{KafkaConfig, Start, is_secret};
+pub use config::{KafkaConfig, Start, check_options, is_secret};
 pub use dead_letters::{DeadLetterError, DeadLetters};
 pub use embedded::EmbeddedBroker;
 pub use error::{ErrorKind, KafkaError};

@@ -3,7 +3,7 @@
 use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::parser::ParserError;
-use legwork_types::LiveError;
+use legwork_types::{Kind, LiveError};
 
 use crate::{ErrorKind, HistoryError, QueryError};
 
@@ -44,7 +44,14 @@ pub(crate) fn of_query(error: &DataFusionError, tables: &[String], memory_bytes_
         DataFusionError::SchemaError(schema, _) => of_schema(schema),
         DataFusionError::Plan(message) => match missing_table(message) {
             Some(table) => {
-                statement("42P01", format!("relation {table} does not exist{}", nearest(unqualified(table), tables)))
+                // A kind of events is often asked for by its short name.
+                let name = unqualified(table);
+                let hint = match name.parse::<Kind>() {
+                    Ok(kind) => format!(": is it {}?", kind.table()),
+                    Err(_) => nearest(name, tables),
+                };
+                let shown = table.strip_prefix("legwork.public.").unwrap_or(table);
+                statement("42P01", format!("relation {shown} does not exist{hint}"))
             }
             None if message.starts_with("Invalid function") => statement("42883", message.clone()),
             None => statement("42000", message.clone()),
@@ -83,6 +90,10 @@ fn of_history(error: &HistoryError) -> QueryError {
 fn of_arrow(error: &arrow::error::ArrowError) -> QueryError {
     use arrow::error::ArrowError;
     let sqlstate = match error {
+        // Said in PostgreSQL's words already.
+        ArrowError::ArithmeticOverflow(message) if message.ends_with("out of range") => {
+            return QueryError { kind: ErrorKind::Statement, sqlstate: "22003", message: message.clone() };
+        }
         ArrowError::DivideByZero => "22012",
         ArrowError::ArithmeticOverflow(_) => "22003",
         ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",

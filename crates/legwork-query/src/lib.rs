@@ -8,6 +8,7 @@ mod calendar;
 mod calendars;
 mod catalog;
 mod check;
+mod checked;
 mod clock;
 mod depth;
 mod engine;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::DataFusionError;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -138,6 +138,9 @@ impl SqlSession {
     }
 
     async fn show(&self, name: &str) -> Result<QueryResult, QueryError> {
+        if name == "all" {
+            return self.show_all();
+        }
         let set = self.variables.lock().get(name).cloned();
         let default = || DEFAULTS.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let Some(value) = set.or_else(default) else {
@@ -145,10 +148,18 @@ impl SqlSession {
             let message = format!("there is no setting {name}{}", error::nearest(name, &names));
             return Err(QueryError { kind: ErrorKind::Statement, sqlstate: "42704", message });
         };
-        let schema = Arc::new(Schema::new(vec![Field::new(name, DataType::Utf8, false)]));
-        let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from(vec![value]))]);
-        let batch = batch.map_err(|failed| error::bug(failed.to_string()))?;
-        Ok(QueryResult { schema, batches: futures::stream::iter([Ok(batch)]).boxed(), notices: Vec::new() })
+        let schema = Schema::new(vec![Field::new(name, DataType::Utf8, false)]);
+        one_batch(schema, vec![Arc::new(StringArray::from(vec![value]))])
+    }
+
+    fn show_all(&self) -> Result<QueryResult, QueryError> {
+        let set = self.variables.lock().clone();
+        let defaults = DEFAULTS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let all: BTreeMap<String, String> = defaults.chain(set).collect();
+        let schema = Schema::new(["name", "setting"].map(|name| Field::new(name, DataType::Utf8, false)).to_vec());
+        let names = StringArray::from_iter_values(all.keys());
+        let values = StringArray::from_iter_values(all.values());
+        one_batch(schema, vec![Arc::new(names), Arc::new(values)])
     }
 
     /// The time of a query: the service's, or less if the session asked for less.
@@ -282,6 +293,12 @@ async fn plan(
     let physical = state.create_physical_plan(&plan).await?;
     let task = TaskContext::from(&state).with_runtime(runtime);
     execute_stream(physical, Arc::new(task))
+}
+
+fn one_batch(schema: Schema, columns: Vec<ArrayRef>) -> Result<QueryResult, QueryError> {
+    let schema = Arc::new(schema);
+    let batch = RecordBatch::try_new(schema.clone(), columns).map_err(|failed| error::bug(failed.to_string()))?;
+    Ok(QueryResult { schema, batches: futures::stream::iter([Ok(batch)]).boxed(), notices: Vec::new() })
 }
 
 fn no_rows() -> QueryResult {

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::catalog::{self, Schemas};
 use crate::check::RECURSION_MAX;
+use crate::checked::CheckedIntegers;
 use crate::clock::Clock;
 use crate::error;
 use crate::executor::YieldingJoins;
@@ -125,6 +126,7 @@ fn base_state(
         .with_config(config(options))
         .with_runtime_env(runtime)
         .with_catalog_list(schemas.catalog_list()?)
+        .with_analyzer_rule(Arc::new(CheckedIntegers))
         .with_optimizer_rules(optimizer_rules())
         .with_table_factories(Default::default())
         .with_file_formats(Vec::new())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use legwork_codec::files::{FileBatch, FileError, FileInput, FileReader};
+use legwork_codec::files::{FileBatch, FileError, FileInput, FileReader, Places};
 use legwork_operators::Need;
 use legwork_types::{EventBatch, Kind, LaneId, LaneState, LiveTables, Lookup, SnapshotFuture, Table};
 use parking_lot::Mutex;
@@ -75,14 +75,18 @@ fn run_to_end(
         let bytes_before = done.bytes_read;
         let first = *n_rows;
         while let Some(batch) = reader.next() {
-            let FileBatch { mut events, mut rejects } = batch?;
+            let FileBatch { mut events, mut rejects, places } = batch?;
+            let rows = Rows { places: &places, first };
             done.n_events += (events.n_rows() + rejects.len()) as u64;
             events.offsets.iter_mut().for_each(|offset| *offset += first);
-            rejects.iter_mut().for_each(|reject| reject.offset += first);
+            for reject in &mut rejects {
+                reject.offset += first;
+                reject.detail = rows.detail(reject.offset, &reject.detail);
+            }
             let offsets = events.offsets.iter().copied().chain(rejects.iter().map(|reject| reject.offset));
             *n_rows = offsets.max().map_or(*n_rows, |newest| (*n_rows).max(newest + 1));
-            let events = validated(events, &mut rejects);
-            lane.ingest(events, rejects, &[], &Rows);
+            let events = validated(events, &mut rejects, &rows);
+            lane.ingest(events, rejects, &[], &rows);
             done.bytes_read = bytes_before + reader.progress().0;
             progress(done);
         }
@@ -158,7 +162,7 @@ pub struct FileProgress {
 }
 
 /// Takes out rows whose values are wrong.
-fn validated(events: EventBatch, rejects: &mut Vec<legwork_types::Reject>) -> EventBatch {
+fn validated(events: EventBatch, rejects: &mut Vec<legwork_types::Reject>, origin: &Rows<'_>) -> EventBatch {
     let events = EventBatch { columns: legwork_codec::normalise(events.kind, &events.columns), ..events };
     let wrong = legwork_codec::validate(events.kind, &events.columns);
     if wrong.is_empty() {
@@ -168,19 +172,27 @@ fn validated(events: EventBatch, rejects: &mut Vec<legwork_types::Reject>) -> Ev
     for (row, reason, detail) in wrong {
         if refused.last() != Some(&row) {
             refused.push(row);
-            rejects.push(reject_row(&events, row as usize, reason, &detail, &Rows));
+            rejects.push(reject_row(&events, row as usize, reason, &detail, origin));
         }
     }
     events.without(&refused)
 }
 
-/// Rows of files: what stands for the message is the row as JSON.
-struct Rows;
+/// Rows of a file: what stands for the message is the row as JSON.
+struct Rows<'b> {
+    places: &'b Places,
+    /// Number of the file's first row in its lane.
+    first: i64,
+}
 
-impl Origin for Rows {
+impl Origin for Rows<'_> {
     fn message(&self, events: &EventBatch, row: usize) -> (Vec<u8>, Option<Vec<u8>>, Option<u32>) {
         let json = rows::json_lines(&events.columns.slice(row, 1)).swap_remove(0);
         (json.into_bytes(), None, None)
+    }
+
+    fn detail(&self, offset: i64, detail: &str) -> String {
+        format!("{}: {detail}", self.places.of(offset - self.first))
     }
 }
 

@@ -24,6 +24,11 @@ use crate::{LaneConfig, PipelineMetrics, rows};
 pub(crate) trait Origin {
     /// Value, key and schema id of the message that a row of the batch came from.
     fn message(&self, events: &EventBatch, row: usize) -> (Vec<u8>, Option<Vec<u8>>, Option<u32>);
+
+    /// What is wrong with the message at an offset, with where it stands if offset and partition do not say it.
+    fn detail(&self, _offset: i64, detail: &str) -> String {
+        detail.to_owned()
+    }
 }
 
 /// A message with a key and no value.
@@ -479,7 +484,7 @@ pub(crate) fn reject_row(
         offset: events.offsets[row],
         arrival_us: events.arrival_us[row],
         reason,
-        detail: detail.to_owned(),
+        detail: origin.detail(events.offsets[row], detail),
         schema_id,
         key,
         payload,

@@ -81,9 +81,9 @@ impl ReferenceDir {
             }
             self.seen.insert(kind, version);
             match read(kind, &path, arrival_us) {
-                Ok((batches, n_rejected)) => {
-                    if n_rejected > 0 {
-                        let message = format!("{n_rejected} rows are wrong and left out");
+                Ok((batches, n_rejected, first_rejected)) => {
+                    if let Some(first) = first_rejected {
+                        let message = format!("{n_rejected} rows are wrong and left out, the first one {first}");
                         errors.push(ReferenceError { path, message });
                     }
                     self.tables.set(kind, batches);
@@ -104,15 +104,18 @@ fn find(dir: &Path, kind: Kind) -> Option<(PathBuf, SystemTime, u64)> {
     })
 }
 
-fn read(kind: Kind, path: &Path, arrival_us: i64) -> Result<(Vec<RecordBatch>, usize), FileError> {
+fn read(kind: Kind, path: &Path, arrival_us: i64) -> Result<(Vec<RecordBatch>, usize, Option<String>), FileError> {
     let input = FileInput { kind, path: path.to_owned(), map: Vec::new(), arrival_us, batch_rows: BATCH_ROWS };
     let mut reader = FileReader::open(input)?;
     let mut batches = Vec::new();
-    let mut n_rejected = 0;
+    let (mut n_rejected, mut first_rejected) = (0, None);
     while let Some(batch) = reader.next() {
         let batch = batch?;
         n_rejected += batch.rejects.len();
+        let first = batch.rejects.first();
+        first_rejected =
+            first_rejected.or(first.map(|reject| format!("{}: {}", batch.places.of(reject.offset), reject.detail)));
         batches.push(batch.events.columns);
     }
-    Ok((batches, n_rejected))
+    Ok((batches, n_rejected, first_rejected))
 }

@@ -53,10 +53,7 @@ impl Kept {
             ..SlateConfig::new(&config.store.url)
         };
         let store = SlateStore::open(store).await.map_err(|error| {
-            ConfigError(format!(
-                "store.url {}: {error}; set it to a folder that this user may write, to s3://, gs:// or az://, or to memory: to keep nothing",
-                config.store.url
-            ))
+            ConfigError(format!("store.url {}: {error}; memory: in its place keeps nothing", config.store.url))
         })?;
         let url = lake_url(config);
         let lake = Lake::open(&url, &options.into_iter().collect(), lake_config(config))

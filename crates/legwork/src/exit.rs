@@ -20,6 +20,11 @@ pub(crate) enum Failure {
     Config(#[from] crate::config::ConfigError),
 }
 
+/// Whether an error is for the user to mend in the configuration.
+pub(crate) fn is_config(error: &anyhow::Error) -> bool {
+    code(error) == ExitCode::from(78)
+}
+
 /// Exit code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Failure>() {

@@ -25,8 +25,23 @@ pub(crate) enum Format {
     Parquet,
 }
 
-/// Prints all batches; those of a table are collected first, to know its widths.
+/// Prints all batches; those of a table are collected first, to know its widths. *Returns* how many rows there were.
 pub(crate) async fn print<E>(
+    format: Format,
+    schema: SchemaRef,
+    batches: impl Stream<Item = Result<RecordBatch, E>>,
+    out: impl Write + Send,
+) -> Result<usize>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let mut n_rows = 0;
+    let counted = batches.inspect(|batch| n_rows += batch.as_ref().map_or(0, RecordBatch::num_rows));
+    write(format, schema, counted, out).await?;
+    Ok(n_rows)
+}
+
+async fn write<E>(
     format: Format,
     schema: SchemaRef,
     batches: impl Stream<Item = Result<RecordBatch, E>>,

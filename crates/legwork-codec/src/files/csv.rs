@@ -8,6 +8,7 @@ use super::bind::bind;
 use super::builder::{Cell, Fault, RowBuilder};
 use super::input::Bytes;
 use super::lines::{Line, Lines};
+use super::places::Places;
 use super::{FileBatch, FileError, RowSource, Target};
 
 const SEPARATOR: u8 = b',';
@@ -23,6 +24,7 @@ pub(crate) struct CsvRows {
     /// (column of the file, column of the builder), by column of the file.
     wanted: Vec<(usize, usize)>,
     rows: RowBuilder,
+    places: Places,
     scratch: Vec<u8>,
     /// An error that came after good rows.
     pending: Option<FileError>,
@@ -38,7 +40,9 @@ impl CsvRows {
         let mut wanted: Vec<(usize, usize)> =
             bound.iter().flatten().enumerate().map(|(built, &column)| (column, built)).collect();
         wanted.sort_unstable();
-        Ok(CsvRows { target, lines, n_columns: columns.len(), wanted, rows, scratch: Vec::new(), pending: None })
+        let places = Places::new(&target.path, "line");
+        let (n_columns, scratch) = (columns.len(), Vec::new());
+        Ok(CsvRows { target, lines, n_columns, wanted, rows, places, scratch, pending: None })
     }
 
     /// Reads one line into the builders.
@@ -52,6 +56,7 @@ impl CsvRows {
             fault = Some(Fault::new(RejectReason::Oversized, "the row is longer than 8 MiB"));
         }
         let row = self.rows.row();
+        self.places.note(row, line.number);
         let bytes = self.lines.bytes(&line);
         if let Err(fault) = self.rows.end_row(fault) {
             let payload = bytes[..bytes.len().min(PAYLOAD_BYTES_MAX)].to_vec();
@@ -112,7 +117,7 @@ impl RowSource for CsvRows {
             return self.pending.take().map(Err);
         }
         let (columns, offsets) = self.rows.finish();
-        Some(Ok(self.target.batch(columns, offsets, rejects)))
+        Some(Ok(self.target.batch(columns, offsets, rejects, self.places.take())))
     }
 }
 

@@ -48,8 +48,8 @@ pub enum FileError {
     },
     /// Columns that the kind needs are missing.
     #[error(
-        "{} lacks {} for kind {kind}: its columns are {}; name the right ones with --map FIELD=COLUMN",
-        path.display(), missing.join(", "), shown(columns)
+        "{} lacks {} for kind {kind}: its columns are {}; {}",
+        path.display(), missing.join(", "), shown(columns), way_out(columns)
     )]
     MissingColumns {
         /// The file.
@@ -111,6 +111,15 @@ impl FileError {
     /// Whether the user asked for something that cannot be (rather than the file or the system failing).
     pub fn is_usage(&self) -> bool {
         !matches!(self, FileError::Io { .. } | FileError::Corrupt { .. })
+    }
+}
+
+/// A header of one cell that has other separators in it is a file of another kind than ours.
+fn way_out(columns: &[String]) -> &'static str {
+    match columns {
+        [only] if only.contains(';') => "cells are separated by commas here, and these seem to be by semicolons",
+        [only] if only.contains('\t') => "cells are separated by commas here, and these seem to be by tabs",
+        _ => "name the right ones with --map FIELD=COLUMN",
     }
 }
 

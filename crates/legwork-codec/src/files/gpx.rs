@@ -8,6 +8,7 @@ use legwork_types::{Kind, Reject, gps};
 use super::builder::{Cell, RowBuilder};
 use super::csv::read_error;
 use super::input::Bytes;
+use super::places::Places;
 use super::{FileBatch, FileError, FileInput, RowSource, Target};
 
 /// The crate reads a file as a whole, at some ten times its size in memory: larger ones are refused.
@@ -83,7 +84,7 @@ impl RowSource for GpxRows {
             return None;
         }
         let (columns, offsets) = self.rows.finish();
-        Some(Ok(self.target.batch(columns, offsets, rejects)))
+        Some(Ok(self.target.batch(columns, offsets, rejects, Places::new(&self.target.path, "track point"))))
     }
 }
 

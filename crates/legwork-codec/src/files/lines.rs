@@ -16,6 +16,8 @@ const QUOTED_BYTES_MAX: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     range: Range<usize>,
+    /// Its number in the file, from 1; the first one's of several physical lines.
+    pub(crate) number: i64,
     /// Whether there is a quote in it that opens a cell.
     pub(crate) is_quoted: bool,
     /// Whether it was longer than allowed; its rest has been thrown away.
@@ -29,6 +31,8 @@ pub(crate) struct Lines {
     start: usize,
     end: usize,
     at_end: bool,
+    /// Number of the next line.
+    next_number: i64,
     /// Separator of cells, when line ends within quotes do not count.
     quoted_after: Option<u8>,
 }
@@ -36,7 +40,7 @@ pub(crate) struct Lines {
 impl Lines {
     /// Lines that end at each line end; with a separator, those within quotes do not count (RFC 4180).
     pub(crate) fn new(input: Bytes, quoted_after: Option<u8>) -> Lines {
-        Lines { input, buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, at_end: false, quoted_after }
+        Lines { input, buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, at_end: false, next_number: 1, quoted_after }
     }
 
     /// Bytes of a line, valid until the next one is read.
@@ -79,6 +83,7 @@ impl Lines {
     /// Gives all but the first physical line of a line back, to be read again. *Returns* the first one.
     pub(crate) fn keep_first(&mut self, line: &Line) -> Line {
         self.start = line.range.start;
+        self.next_number = line.number;
         self.first_physical_line()
     }
 
@@ -108,8 +113,15 @@ impl Lines {
     fn take(&mut self, end: usize, next: usize, is_quoted: bool) -> Line {
         let is_cut = end - self.start > LINE_BYTES_MAX;
         let range = self.start..end.min(self.start + LINE_BYTES_MAX);
+        let n_within = if is_quoted { n_line_ends(&self.buffer[self.start..end]) } else { 0 };
         self.start = next;
-        Line { range, is_quoted, is_cut }
+        Line { range, number: self.count(n_within + 1), is_quoted, is_cut }
+    }
+
+    /// Counts the lines of one that is handed out. *Returns* its number.
+    fn count(&mut self, n_lines: i64) -> i64 {
+        self.next_number += n_lines;
+        self.next_number - n_lines
     }
 
     fn first_physical_line(&mut self) -> Line {
@@ -142,7 +154,8 @@ impl Lines {
                 break;
             }
         }
-        Ok(Line { range, is_quoted: false, is_cut: true })
+        let number = self.count(n_line_ends(&self.buffer[range.clone()]) + 1);
+        Ok(Line { range, number, is_quoted: false, is_cut: true })
     }
 
     /// Reads more behind what is held, which moves to the front.
@@ -159,6 +172,10 @@ impl Lines {
         self.at_end = n_bytes == 0;
         Ok(())
     }
+}
+
+fn n_line_ends(bytes: &[u8]) -> i64 {
+    memchr::memchr_iter(b'\n', bytes).count() as i64
 }
 
 fn read(input: &mut Bytes, into: &mut [u8]) -> io::Result<usize> {

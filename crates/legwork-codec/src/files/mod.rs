@@ -14,6 +14,7 @@ mod input;
 mod lines;
 mod ndjson;
 mod parse;
+mod places;
 mod table;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
@@ -30,6 +31,7 @@ use legwork_types::{EventBatch, Kind, Reject};
 
 pub use error::FileError;
 pub use fingerprint::Fingerprint;
+pub use places::{Place, Places};
 
 use input::{Format, Progress};
 
@@ -58,6 +60,8 @@ pub struct FileBatch {
     pub events: EventBatch,
     /// Rows that could not be read; their payload is the row's text (JSON for Parquet and Avro).
     pub rejects: Vec<Reject>,
+    /// Where the rows stand in the file: lines, rows (Parquet, Avro) or track points (GPX).
+    pub places: Places,
 }
 
 /// Reads one file, batch by batch, in the order of its rows. Holds one batch of rows, and of GPX the whole file.
@@ -165,7 +169,13 @@ impl Target {
         }
     }
 
-    pub(crate) fn batch(&self, columns: RecordBatch, offsets: Vec<i64>, rejects: Vec<Reject>) -> FileBatch {
+    pub(crate) fn batch(
+        &self,
+        columns: RecordBatch,
+        offsets: Vec<i64>,
+        rejects: Vec<Reject>,
+        places: Places,
+    ) -> FileBatch {
         let arrival_us = vec![self.arrival_us; offsets.len()];
         let events = EventBatch {
             kind: self.kind,
@@ -176,6 +186,6 @@ impl Target {
             arrival_us,
             keys: None,
         };
-        FileBatch { events, rejects }
+        FileBatch { events, rejects, places }
     }
 }

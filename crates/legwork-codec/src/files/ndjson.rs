@@ -13,6 +13,7 @@ use super::builder::{Cell, Fault, RowBuilder};
 use super::csv::{BATCH_BYTES_MAX, PAYLOAD_BYTES_MAX, read_error};
 use super::input::Bytes;
 use super::lines::{Line, Lines};
+use super::places::Places;
 use super::{FileBatch, FileError, RowSource, Target};
 
 /// Lines looked at to learn which keys a file has.
@@ -25,6 +26,7 @@ pub(crate) struct JsonRows {
     lines: Lines,
     keys: Keys,
     rows: RowBuilder,
+    places: Places,
     /// An error that came after good rows.
     pending: Option<FileError>,
 }
@@ -60,7 +62,8 @@ impl JsonRows {
         }
         let keys = Keys::new(&target, map)?;
         let rows = RowBuilder::new(schema.clone(), 0..schema.fields().len());
-        Ok(JsonRows { target, lines, keys, rows, pending: None })
+        let places = Places::new(&target.path, "line");
+        Ok(JsonRows { target, lines, keys, rows, places, pending: None })
     }
 
     fn row(&mut self, line: &Line, rejects: &mut Vec<Reject>) -> usize {
@@ -71,6 +74,7 @@ impl JsonRows {
             object(text, Row { keys: &mut self.keys, rows: &mut self.rows }).err()
         };
         let row = self.rows.row();
+        self.places.note(row, line.number);
         if let Err(fault) = self.rows.end_row(fault) {
             let payload = text[..text.len().min(PAYLOAD_BYTES_MAX)].to_vec();
             rejects.push(self.target.reject(row, fault, payload));
@@ -101,7 +105,7 @@ impl RowSource for JsonRows {
             return self.pending.take().map(Err);
         }
         let (columns, offsets) = self.rows.finish();
-        Some(Ok(self.target.batch(columns, offsets, rejects)))
+        Some(Ok(self.target.batch(columns, offsets, rejects, self.places.take())))
     }
 }
 

@@ -19,6 +19,7 @@ use super::builder::{Fault, good_rows};
 use super::convert::{Faults, convert};
 use super::csv::PAYLOAD_BYTES_MAX;
 use super::input::{Bytes, Progress};
+use super::places::Places;
 use super::{FileBatch, FileError, RowSource, Target};
 
 /// Batches of the file as the format's own reader gives them.
@@ -145,7 +146,7 @@ impl TableRows {
             .zip(faults)
             .map(|(&place, fault)| self.target.reject(first_row + place as i64, fault, row_text(read, place)))
             .collect();
-        Ok(self.target.batch(columns, offsets, rejects))
+        Ok(self.target.batch(columns, offsets, rejects, Places::new(&self.target.path, "row")))
     }
 }
 

@@ -43,6 +43,8 @@ struct All {
     columns: RecordBatch,
     offsets: Vec<i64>,
     rejects: Vec<Reject>,
+    /// Where the good rows stand, and the bad ones.
+    places: (Vec<String>, Vec<String>),
     error: Option<FileError>,
 }
 
@@ -50,7 +52,13 @@ fn read(input: FileInput) -> Result<All, FileError> {
     let kind = input.kind;
     let batch_rows = input.batch_rows;
     let mut reader = FileReader::open(input)?;
-    let mut all = All { columns: RecordBatch::new_empty(kind.schema()), offsets: vec![], rejects: vec![], error: None };
+    let mut all = All {
+        columns: RecordBatch::new_empty(kind.schema()),
+        offsets: vec![],
+        rejects: vec![],
+        places: Default::default(),
+        error: None,
+    };
     let mut batches = Vec::new();
     while let Some(batch) = reader.next() {
         match batch {
@@ -60,6 +68,9 @@ fn read(input: FileInput) -> Result<All, FileError> {
                 assert_eq!(batch.events.arrival_us, vec![ARRIVAL_US; batch.events.n_rows()]);
                 assert!(batch.events.n_rows() + batch.rejects.len() <= batch_rows);
                 all.offsets.extend(&batch.events.offsets);
+                let place = |offset: i64| batch.places.of(offset).to_string().rsplit('/').next().unwrap().to_owned();
+                all.places.0.extend(batch.events.offsets.iter().map(|offset| place(*offset)));
+                all.places.1.extend(batch.rejects.iter().map(|reject| place(reject.offset)));
                 all.rejects.extend(batch.rejects);
                 batches.push(batch.events.columns);
             }
@@ -76,10 +87,10 @@ fn read(input: FileInput) -> Result<All, FileError> {
 fn shown(all: &All) -> String {
     let columns = all.columns.project(&[gps::DEVICE_ID, gps::EVENT_TIME, gps::LAT, gps::LON, gps::ACCURACY_M]).unwrap();
     let mut text = arrow::util::pretty::pretty_format_batches(&[columns]).unwrap().to_string();
-    text += &format!("\nrows {:?}\n", all.offsets);
-    for reject in &all.rejects {
+    text += &format!("\nrows {:?} at {}\n", all.offsets, all.places.0.join(", "));
+    for (reject, place) in all.rejects.iter().zip(&all.places.1) {
         let payload = String::from_utf8_lossy(&reject.payload);
-        text += &format!("{}: {}: {}: {payload:?}\n", reject.offset, reject.reason, reject.detail);
+        text += &format!("{} at {place}: {}: {}: {payload:?}\n", reject.offset, reject.reason, reject.detail);
     }
     text
 }
@@ -112,20 +123,20 @@ fn csv_with_everything_wrong() {
         | g            | 2024-01-01T00:00:00Z     | 1.0  | 2.0 | 3.25       |
         | i            | 2024-01-01T00:00:00Z     | 1.0  | 2.0 | 3.0        |
         +--------------+--------------------------+------+-----+------------+
-        rows [0, 1, 7, 9]
-        2: wrong_type: lat is no number: "c,1704067200000000,north,2,3,x"
-        3: malformed: expected 6 cells, found 5: "d,1704067200000000,1,2,3"
-        4: missing_field: device_id is needed and is missing: ",1704067200000000,1,2,3,x"
-        5: missing_field: event_time is needed and is missing: "e,,1,2,3,x"
-        6: malformed: a quoted cell does not end where a cell ends: "\"f,1704067200000000,1,2,3,x"
-        8: malformed: a quoted cell does not end where a cell ends: "h,1704067200000000,1,2,3,\"x\"y"
-        10: malformed: expected 6 cells, found 1: "\"j\""
+        rows [0, 1, 7, 9] at messy.csv line 2, messy.csv line 3, messy.csv line 11, messy.csv line 13
+        2 at messy.csv line 5: wrong_type: lat is no number: "c,1704067200000000,north,2,3,x"
+        3 at messy.csv line 6: malformed: expected 6 cells, found 5: "d,1704067200000000,1,2,3"
+        4 at messy.csv line 7: missing_field: device_id is needed and is missing: ",1704067200000000,1,2,3,x"
+        5 at messy.csv line 9: missing_field: event_time is needed and is missing: "e,,1,2,3,x"
+        6 at messy.csv line 10: malformed: a quoted cell does not end where a cell ends: "\"f,1704067200000000,1,2,3,x"
+        8 at messy.csv line 12: malformed: a quoted cell does not end where a cell ends: "h,1704067200000000,1,2,3,\"x\"y"
+        10 at messy.csv line 14: malformed: expected 6 cells, found 1: "\"j\""
     "#]]
     .assert_eq(&shown(&all));
     let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     zip.write_all(MESSY.as_bytes()).unwrap();
     let zipped = read(input(Kind::Gps, &folder.write("messy.csv.gz", zip.finish().unwrap()))).unwrap();
-    assert_eq!(shown(&zipped), shown(&all));
+    assert_eq!(shown(&zipped).replace(".csv.gz", ".csv"), shown(&all));
 }
 
 #[test]
@@ -152,15 +163,15 @@ fn ndjson_with_everything_wrong() {
         | b "the" ä | 2024-01-01T00:00:00Z | -1.5 | 2.0 |            |
         | 17        | 2024-01-01T00:00:00Z | 10.0 | 2.0 |            |
         +-----------+----------------------+------+-----+------------+
-        rows [0, 1, 10]
-        2: wrong_type: lat is no number: "{\"device_id\": \"c\", \"event_time\": 1704067200000000, \"lat\": true, \"lon\": 2}"
-        3: missing_field: lon is needed and is missing: "{\"device_id\": \"d\", \"event_time\": 1704067200000000, \"lat\": 1}"
-        4: missing_field: lon is needed and is missing: "{\"device_id\": \"e\", \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": null}"
-        5: malformed: no JSON object: Eof error at byte 69: "{\"device_id\": \"f\", \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": 2"
-        6: malformed: lat is given twice: "{\"device_id\": \"g\", \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": 2, \"lat\": 3}"
-        7: malformed: no JSON object: Data error at byte 0: "[1, 2]"
-        8: wrong_type: lon is no number: "{\"device_id\": 17, \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": [2]}"
-        9: malformed: no JSON object: Syntax error at byte 73: "{\"device_id\": 17, \"event_time\": 1704067200000000.0, \"lat\": 1, \"lon\": 2} x"
+        rows [0, 1, 10] at messy.ndjson line 1, messy.ndjson line 2, messy.ndjson line 12
+        2 at messy.ndjson line 4: wrong_type: lat is no number: "{\"device_id\": \"c\", \"event_time\": 1704067200000000, \"lat\": true, \"lon\": 2}"
+        3 at messy.ndjson line 5: missing_field: lon is needed and is missing: "{\"device_id\": \"d\", \"event_time\": 1704067200000000, \"lat\": 1}"
+        4 at messy.ndjson line 6: missing_field: lon is needed and is missing: "{\"device_id\": \"e\", \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": null}"
+        5 at messy.ndjson line 7: malformed: no JSON object: Eof error at byte 69: "{\"device_id\": \"f\", \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": 2"
+        6 at messy.ndjson line 8: malformed: lat is given twice: "{\"device_id\": \"g\", \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": 2, \"lat\": 3}"
+        7 at messy.ndjson line 9: malformed: no JSON object: Data error at byte 0: "[1, 2]"
+        8 at messy.ndjson line 10: wrong_type: lon is no number: "{\"device_id\": 17, \"event_time\": 1704067200000000, \"lat\": 1, \"lon\": [2]}"
+        9 at messy.ndjson line 11: malformed: no JSON object: Syntax error at byte 73: "{\"device_id\": 17, \"event_time\": 1704067200000000.0, \"lat\": 1, \"lon\": 2} x"
     "#]].assert_eq(&shown(&all));
 }
 
@@ -213,10 +224,10 @@ fn parquet_and_ocf_of_other_types() {
         | 1         | 1970-01-01T00:00:00.001Z | 1.5  | 1.0 | 1.25       |
         | 2         | 2024-01-01T00:00:00.123Z | -1.0 | 2.0 |            |
         +-----------+--------------------------+------+-----+------------+
-        rows [0, 1]
-        2: wrong_type: lat is no number: "{\"unit\":3,\"event_time\":\"1969-12-31T23:59:59.999Z\",\"lat\":\"south\",\"lon\":3}"
-        3: missing_field: device_id is needed and is missing: "{\"event_time\":\"1970-01-01T00:00:00.004Z\",\"lat\":\"4\",\"lon\":4}"
-        4: wrong_type: event_time is no time (such as 2026-01-05T08:00:00Z, UTC where no zone is given, or microseconds as an integer): "{\"unit\":5,\"event_time\":\"ERROR: Cast error: Failed to convert 9223372036854775807 to datetime for Timestamp(ms, \"UTC\")\",\"lat\":\"5\",\"lon\":5}"
+        rows [0, 1] at foreign.parquet row 1, foreign.parquet row 2
+        2 at foreign.parquet row 3: wrong_type: lat is no number: "{\"unit\":3,\"event_time\":\"1969-12-31T23:59:59.999Z\",\"lat\":\"south\",\"lon\":3}"
+        3 at foreign.parquet row 4: missing_field: device_id is needed and is missing: "{\"event_time\":\"1970-01-01T00:00:00.004Z\",\"lat\":\"4\",\"lon\":4}"
+        4 at foreign.parquet row 5: wrong_type: event_time is no time (such as 2026-01-05T08:00:00Z, UTC where no zone is given, or microseconds as an integer): "{\"unit\":5,\"event_time\":\"ERROR: Cast error: Failed to convert 9223372036854775807 to datetime for Timestamp(ms, \"UTC\")\",\"lat\":\"5\",\"lon\":5}"
     "#]].assert_eq(&shown(&all));
     let path = folder.0.path().join("foreign.avro");
     ocf(&path, &foreign());
@@ -283,8 +294,8 @@ fn gpx_tracks_become_pings() {
         | van 7     | 2024-01-01T00:00:00Z     | 52.5 | 13.4 |            |
         | Morning   | 2024-01-01T00:00:01.500Z | 52.7 | 13.6 |            |
         +-----------+--------------------------+------+------+------------+
-        rows [0, 2]
-        1: missing_field: event_time is needed and is missing: "<trkpt lat=\"52.6\" lon=\"13.5\"/>"
+        rows [0, 2] at Morning.gpx track point 1, Morning.gpx track point 3
+        1 at Morning.gpx track point 2: missing_field: event_time is needed and is missing: "<trkpt lat=\"52.6\" lon=\"13.5\"/>"
     "#]]
     .assert_eq(&shown(&all));
     assert_eq!(all.columns.column(gps::ALTITUDE_M).null_count(), 1);
@@ -318,6 +329,11 @@ fn columns_are_renamed_shared_and_missed_with_a_hint() {
         --map device=uid: kind gps has no field device; did you mean device_id?
         --map device_id=uuid: /a.csv has no column uuid; did you mean uid?
         --map names the field lat twice"#]].assert_eq(&hints.join("\n"));
+    for (header, separators) in [("device_id;event_time;lat;lon", "semicolons"), ("device_id\tlat", "tabs")] {
+        let path = folder.write("c.csv", format!("{header}\n"));
+        let hint = FileReader::open(input(Kind::Gps, &path)).unwrap_err().to_string();
+        assert!(hint.ends_with(&format!("and these seem to be by {separators}")), "{hint}");
+    }
     let path = folder.write("b.csv", [b"\x1b[2J\x07,".as_slice(), &[b'x'; 5_000], b"\n"].concat());
     let hint = FileReader::open(input(Kind::Gps, &path)).unwrap_err().to_string();
     assert!(!hint.contains('\x1b') && hint.contains("\\u{1b}") && hint.len() < 1_000, "{hint}");

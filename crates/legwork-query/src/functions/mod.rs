@@ -5,6 +5,7 @@ mod business;
 mod geo;
 mod km;
 mod now;
+mod text;
 mod time;
 mod track;
 mod versions;
@@ -47,6 +48,7 @@ pub(crate) fn register(
         geo::geodesic_m(),
         geo::h3_cell(),
         geo::within_fence(),
+        text::convert_from(),
         time::seconds_between(),
     ];
     for scalar in scalars {

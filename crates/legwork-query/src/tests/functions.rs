@@ -30,6 +30,51 @@ async fn places() {
 }
 
 #[tokio::test]
+async fn bytes_are_read_as_text() {
+    assert_eq!(
+        value("convert_from(decode('c3a4','hex'), 'UTF8'), encode(decode('c3a4','hex'), 'hex')").await,
+        "\u{e4},c3a4"
+    );
+    // A garbled message beside a good one.
+    let garbled = "(SELECT string_agg(convert_from(x, 'utf8'), ';' ORDER BY n) FROM (VALUES (1, decode('61ff','hex')), (2, decode('62','hex'))) AS t(n, x))";
+    assert_eq!(value(garbled).await, "a\u{fffd};b");
+    assert_eq!(value("convert_from(arrow_cast(NULL, 'Binary'), 'UTF8') IS NULL").await, "true");
+    let session = engine(Fake::default()).session();
+    let error = rows_of(session.as_ref(), "SELECT convert_from(decode('61','hex'), 'EBCDIC')").await.unwrap_err();
+    assert!(error.message.contains("EBCDIC"), "{error}");
+}
+
+#[tokio::test]
+async fn integers_do_not_wrap_around() {
+    let session = engine(Fake::default()).session();
+    let max = "9223372036854775807";
+    for wrong in [
+        format!("SELECT {max} + 1"),
+        format!("SELECT -2 - {max}"),
+        format!("SELECT {max} * 2"),
+        format!("SELECT x + 1 FROM (VALUES ({max}), (1)) AS t(x)"),
+        format!("SELECT count(*) FROM (VALUES ({max}), (1)) AS t(x) WHERE x + 1 > 0"),
+        format!("SELECT x * 2, count(*) FROM (VALUES ({max})) AS t(x) GROUP BY x * 2"),
+        format!("SELECT 1 FROM (VALUES (1)) AS t(y) WHERE y IN (SELECT x + 1 FROM (VALUES ({max})) AS u(x))"),
+    ] {
+        let error = rows_of(session.as_ref(), &wrong).await.unwrap_err();
+        assert_eq!((error.sqlstate, error.message.as_str()), ("22003", "bigint out of range"), "{wrong}");
+    }
+    let right = format!(
+        "x + 1, sum(x * 2 - 1), max(y) FROM (VALUES (1, 2.5), (1, 3.5), ({max} - 2, 1.5)) AS t(x, y) WHERE x - 1 < 100 GROUP BY x + 1 ORDER BY x + 1 LIMIT 1 + 1"
+    );
+    assert_eq!(value(&right).await, "2,2,3.5");
+    assert_eq!(value("(1 + 2) * 3 - 4, 1 + 2 * 3 - (4 - 5), 1::int * 2 + 3::bigint").await, "5,8,5");
+}
+
+#[tokio::test]
+async fn all_settings_are_shown() {
+    let session = engine(Fake::default()).session();
+    let shown = table_of(session.as_ref(), "SHOW ALL").await;
+    assert!(shown.contains("timezone,UTC"), "{shown}");
+}
+
+#[tokio::test]
 async fn local_days_follow_the_zone() {
     let date = |time: &str, zone: &str| format!("local_date('{time}', {zone})");
     for (time, zone, day) in [

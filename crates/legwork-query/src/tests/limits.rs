@@ -143,6 +143,8 @@ async fn wrong_names_are_answered_with_near_ones() {
     let error = failure(&engine, "SELECT * FROM rep_cals").await;
     assert_eq!(error.sqlstate, "42P01");
     assert!(error.message.contains("is it rep_calls?"), "{error}");
+    let error = failure(&engine, "SELECT * FROM gps").await;
+    assert_eq!(error.message, "relation gps does not exist: is it gps_pings?");
     let error = failure(&engine, "SELECT n_cals FROM rep_calls").await;
     assert_eq!(error.sqlstate, "42703");
     assert!(error.message.contains("is it n_calls?"), "{error}");

@@ -9,6 +9,7 @@ use legwork_operators::{DedupConfig, OperatorConfig, TrackConfig};
 use legwork_state::MemoryStore;
 use legwork_types::time::{DAY_US, HOUR_US, TimeConfig};
 use legwork_types::{FreshRows, Kind, LaneId, LaneState, LaneStatus};
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::faults::Dice;
@@ -29,21 +30,18 @@ pub(super) struct Instance {
     lake: Lake,
     lanes: BTreeMap<LaneId, StreamLane>,
     committing: Option<oneshot::Receiver<BTreeMap<LaneId, Covered>>>,
+    pub(super) folder: TempDir,
 }
 
-/// What a lane is made of, in an instance or without one.
-pub(super) fn spec(lane: &LaneId, kind: Kind, delivery: Option<Arc<Delivery>>) -> LaneSpec {
+/// What a lane is made of, in an instance or without one. `folder`: for what leaves memory.
+pub(super) fn spec(lane: &LaneId, kind: Kind, delivery: Option<Arc<Delivery>>, folder: &TempDir) -> LaneSpec {
     let time = TimeConfig { late_horizon_us: 8 * HOUR_US, ..TimeConfig::default() };
     let has_store = delivery.is_some();
     // So little that chunks leave memory as soon as they are durable.
     let track = TrackConfig { has_store, memory_bytes_max: 1_000, ..TrackConfig::default() };
     // Beyond its horizon a duplicate may be counted again, depending on when memory was swept.
     let dedup = DedupConfig { horizon_us: 400 * DAY_US, ..DedupConfig::default() };
-    let spill = SpillConfig {
-        dir: std::env::temp_dir().join("legwork-simulation"),
-        memory_bytes_max: usize::MAX,
-        disk_bytes_max: u64::MAX,
-    };
+    let spill = SpillConfig { dir: folder.path().to_owned(), memory_bytes_max: usize::MAX, disk_bytes_max: u64::MAX };
     let config = LaneConfig {
         operators: OperatorConfig { time, track, dedup, has_store, n_entities_min: 4 },
         future_skew_us_max: 300_000_000,
@@ -83,11 +81,13 @@ impl Instance {
             large_checkpoint: 20,
             runtime: runtime.handle().clone(),
         });
-        Instance { runtime, delivery, dice: dice.clone(), lake: lake.clone(), lanes: BTreeMap::new(), committing: None }
+        let folder = tempfile::tempdir().unwrap();
+        let (lanes, committing) = (BTreeMap::new(), None);
+        Instance { runtime, delivery, dice: dice.clone(), lake: lake.clone(), lanes, committing, folder }
     }
 
     pub(super) fn add(&mut self, lane: &LaneId, kind: Kind, log: &Log) {
-        let spec = spec(lane, kind, Some(self.delivery.clone()));
+        let spec = spec(lane, kind, Some(self.delivery.clone()), &self.folder);
         let config = spec.config.clone();
         let decoder = Decoder::new(kind, Format::Json, config.message_bytes_max);
         let reader = log.reader(lane, 1 + self.dice.below(30));

@@ -20,6 +20,7 @@ use arrow::datatypes::{DataType, Field};
 use legwork_codec::{Decoder, Format};
 use legwork_state::MemoryStore;
 use legwork_types::{Kind, LaneId, LaneState, LaneStatus, Table};
+use tempfile::TempDir;
 
 use self::events::message;
 use self::faults::Dice;
@@ -49,6 +50,8 @@ struct World {
     now: Instant,
     passed_s: i64,
     trace: Vec<String>,
+    /// Of the lane that each is compared with.
+    folder: TempDir,
 }
 
 impl World {
@@ -72,6 +75,7 @@ impl World {
             now: Instant::now(),
             passed_s: 0,
             trace: Vec::new(),
+            folder: tempfile::tempdir().unwrap(),
         };
         for (idx, (lane, kind)) in lanes.into_iter().enumerate() {
             world.assign(&lane, kind, idx % N_INSTANCES);
@@ -210,7 +214,7 @@ impl World {
             };
             log.append(lane, record);
         }
-        let spec = spec(lane, kind, None);
+        let spec = spec(lane, kind, None, &self.folder);
         let config = spec.config.clone();
         let decoder = Decoder::new(kind, Format::Json, config.message_bytes_max);
         let mut calm =
@@ -324,6 +328,21 @@ fn whatever_happens_lake_and_live_rows_are_right() {
             eprintln!("{seed} of {n_seeds} seeds passed");
         }
     }
+}
+
+#[test]
+fn no_two_runs_share_a_folder() {
+    let dirs: BTreeSet<_> = (0..2)
+        .flat_map(|_| {
+            let world = World::new(7);
+            let (lane, kind) = world.lanes[0].clone();
+            [
+                spec(&lane, kind, None, &world.folder).config.spill.dir.clone(),
+                world.instances[0].folder.path().to_owned(),
+            ]
+        })
+        .collect();
+    assert_eq!(dirs.len(), 4);
 }
 
 #[test]

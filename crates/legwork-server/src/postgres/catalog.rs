@@ -11,10 +11,10 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::TableType;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Signature, SimpleScalarUDF, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::generate_series_arg_coercion::CoerceIntArgsToBigInt;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{
@@ -50,7 +50,7 @@ impl Catalog {
             DataFusionError::Configuration(format!("no catalog is called {}", options.default_catalog))
         })?;
         let listed = Listed(Arc::downgrade(&catalogs));
-        let schema = PgCatalogSchemaProvider::try_new(listed, static_tables.clone(), EmptyContextProvider)?;
+        let schema = PgCatalogSchemaProvider::try_new(listed, static_tables.clone(), Roles)?;
         catalog.register_schema("pg_catalog", Arc::new(schema))?;
         for function in functions(&options.default_catalog, &options.default_schema, pid) {
             context.register_udf(function);
@@ -98,6 +98,34 @@ impl CatalogInfo for Listed {
     }
 }
 
+/// Whoever connects may read, and nobody anything else.
+#[derive(Clone, Debug)]
+struct Roles;
+
+/// The role of the addresses that are printed.
+const ROLE: &str = "legwork";
+
+#[async_trait]
+impl PgCatalogContextProvider for Roles {
+    async fn roles(&self) -> Vec<String> {
+        vec![ROLE.to_owned()]
+    }
+
+    async fn role(&self, name: &str) -> Option<Role> {
+        (name == ROLE).then(|| Role {
+            name: name.to_owned(),
+            is_superuser: false,
+            can_login: true,
+            can_create_db: false,
+            can_create_role: false,
+            can_create_user: false,
+            can_replication: false,
+            grants: Vec::new(),
+            inherited_roles: Vec::new(),
+        })
+    }
+}
+
 fn functions(catalog: &str, schema: &str, pid: i32) -> Vec<ScalarUDF> {
     let mut functions: Vec<ScalarUDF> =
         ["has_table_privilege", "has_schema_privilege", "has_database_privilege", "has_any_column_privilege"]
@@ -135,13 +163,20 @@ fn functions(catalog: &str, schema: &str, pid: i32) -> Vec<ScalarUDF> {
         current_setting(),
         always("pg_function_is_visible", ScalarValue::from(true)),
         always("pg_type_is_visible", ScalarValue::from(true)),
+        always("pg_operator_is_visible", ScalarValue::from(true)),
+        always("pg_get_function_sqlbody", ScalarValue::Utf8(None)),
+        always("pg_tablespace_location", ScalarValue::from("")),
+        always("pg_table_size", ScalarValue::Int64(None)),
+        nothing("pg_database_size", DataType::Utf8, DataType::Int64),
+        nothing("pg_tablespace_size", DataType::Int32, DataType::Int64),
+        nothing("pg_size_pretty", DataType::Int64, DataType::Utf8),
         always("pg_get_function_result", ScalarValue::Utf8(None)),
         always("pg_get_function_arguments", ScalarValue::Utf8(None)),
-        always("pg_get_indexdef", ScalarValue::Utf8(None)),
-        always("pg_get_viewdef", ScalarValue::Utf8(None)),
-        described("obj_description", 2),
-        described("col_description", 2),
-        described("shobj_description", 2),
+        untold("pg_get_indexdef"),
+        untold("pg_get_viewdef"),
+        untold("obj_description"),
+        untold("col_description"),
+        untold("shobj_description"),
     ]);
     functions
 }
@@ -160,11 +195,18 @@ fn always(name: &str, value: ScalarValue) -> ScalarUDF {
     create_udf(name, vec![DataType::Int32], data_type, Volatility::Stable, Arc::new(answer))
 }
 
-/// Comments of objects: there are none.
-fn described(name: &str, n_arguments: usize) -> ScalarUDF {
-    let arguments = [DataType::Int32, if name == "col_description" { DataType::Int32 } else { DataType::Utf8 }];
+/// A function that tells no text, whatever it is asked.
+fn untold(name: &str) -> ScalarUDF {
     let answer = |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Utf8(None)));
-    create_udf(name, arguments[..n_arguments].to_vec(), DataType::Utf8, Volatility::Stable, Arc::new(answer))
+    let signature = Signature::variadic_any(Volatility::Stable);
+    ScalarUDF::from(SimpleScalarUDF::new_with_signature(name, signature, DataType::Utf8, Arc::new(answer)))
+}
+
+/// A function of one value that knows nothing of it.
+fn nothing(name: &str, argument: DataType, answer: DataType) -> ScalarUDF {
+    let of_type = answer.clone();
+    let function = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::try_from(&of_type)?));
+    create_udf(name, vec![argument], answer, Volatility::Stable, Arc::new(function))
 }
 
 /// `current_setting(name)` for the settings that never change.

@@ -4,6 +4,7 @@
 //! Messages, their encoding and dispatch are pgwire's; the catalog that clients ask for is datafusion-pg-catalog's. The accept loop is our
 //! own: it bounds connections, the size of messages, the time of the handshake and of a stalled client.
 
+mod adapt;
 mod cancel;
 mod catalog;
 mod connection;

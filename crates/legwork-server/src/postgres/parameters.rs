@@ -4,12 +4,16 @@
 //! pasting strings into a text, and every string is written in the one escaping that has a single reading.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
-use datafusion::sql::sqlparser::ast::{Expr, LimitClause, Query, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, LimitClause, Query, Value, VisitMut,
+    VisitorMut,
+};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -66,7 +70,12 @@ pub(crate) async fn prepare(
         let schema = columns(session, text, *tag == "SELECT").await?;
         return Ok(Prepared { work, parameters: Vec::new(), schema: Some(schema) });
     }
-    let mut inferred = inferred_types(session, text, n_parameters).await;
+    let (by_member, lists) = members(parser, text)?;
+    let mut inferred = inferred_types(session, &by_member, n_parameters).await;
+    for number in lists {
+        let item = inferred[number - 1].take().unwrap_or(DataType::Utf8);
+        inferred[number - 1] = Some(list(item));
+    }
     for number in limits(parser, text)? {
         inferred[number - 1].get_or_insert(DataType::Int64);
     }
@@ -150,6 +159,39 @@ fn limits(parser: &SqlParser, text: &str) -> PgWireResult<Vec<usize>> {
     Ok(limits.0)
 }
 
+/// `x = ANY($n)`, which the parser has made `array_contains($n, x)`, as `x = $n`: the place of a member tells its type, that of a list
+/// does not. *Returns* also the parameters that are lists.
+fn members(parser: &SqlParser, text: &str) -> PgWireResult<(String, Vec<usize>)> {
+    struct Lists(Vec<usize>);
+    impl VisitorMut for Lists {
+        type Break = ();
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Function(function) = expr
+                && function.name.to_string() == "array_contains"
+                && let FunctionArguments::List(arguments) = &function.args
+                && let [
+                    FunctionArg::Unnamed(FunctionArgExpr::Expr(list)),
+                    FunctionArg::Unnamed(FunctionArgExpr::Expr(member)),
+                ] = arguments.args.as_slice()
+                && let Expr::Value(value) = list
+                && let Value::Placeholder(name) = &value.value
+                && let Ok(number) = placeholder_number(name)
+            {
+                self.0.push(number);
+                let (left, right) = (Box::new(member.clone()), Box::new(list.clone()));
+                *expr = Expr::Nested(Box::new(Expr::BinaryOp { left, op: BinaryOperator::Eq, right }));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut lists = Lists(Vec::new());
+    let by_member = parser.rewrite(text, |statement| {
+        let _ = statement.visit(&mut lists);
+        Ok(())
+    })?;
+    Ok((by_member, lists.0))
+}
+
 fn substitute(parser: &SqlParser, text: &str, literals: &[String]) -> PgWireResult<String> {
     struct Placeholders(Vec<Expr>);
     impl VisitorMut for Placeholders {
@@ -219,7 +261,6 @@ async fn inferred_types(session: &dyn Session, text: &str, n_parameters: usize) 
 /// The client's word counts, except that text may stand for anything: the place decides then.
 fn parameter(said: Option<Type>, inferred: Option<DataType>) -> PgWireResult<Parameter> {
     let timestamp = |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into));
-    let list = |item| DataType::List(std::sync::Arc::new(Field::new_list_field(item, true)));
     let said_type = match &said {
         Some(said) => match *said {
             Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => Some(DataType::Int64),
@@ -246,6 +287,10 @@ fn parameter(said: Option<Type>, inferred: Option<DataType>) -> PgWireResult<Par
         _ => into_pg_type(&data_type)?,
     };
     Ok(Parameter { pg_type, data_type })
+}
+
+fn list(item: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(item, true)))
 }
 
 /// Stands for any value of the type when columns are asked for.

@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Reset(&'static str),
     /// `RESET ALL`: the engine's settings too.
     ResetAll,
-    /// `SHOW name`.
+    /// `SHOW name`, or [`ALL`].
     Show(&'static str),
 }
 
@@ -78,6 +78,9 @@ const FIXED: &[(&str, &str)] = &[
     ("transaction_read_only", "on"),
 ];
 
+/// What `SHOW ALL` shows.
+pub(crate) const ALL: &str = "all";
+
 /// The value of a setting that never changes, or the default of one that may.
 pub(crate) fn fixed(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
@@ -97,6 +100,14 @@ impl Settings {
     /// As `SHOW` writes it.
     pub(crate) fn show(&self, name: &'static str) -> String {
         self.0.get(name).cloned().unwrap_or_else(|| fixed(name).unwrap_or_default().to_owned())
+    }
+
+    /// All settings with their values, by name.
+    pub(crate) fn all(&self) -> Vec<(&'static str, String)> {
+        let names = FIXED.iter().map(|(name, _)| *name).chain(CHANGEABLE.iter().map(|(name, _, _)| *name));
+        let mut all: Vec<_> = names.map(|name| (name, self.show(name))).collect();
+        all.sort_unstable();
+        all
     }
 
     /// Changes it. *Returns* what the client is told about it, when it is told. *Errors:* 22023 for values that would lie.
@@ -158,6 +169,7 @@ fn parse_timeout(value: &str) -> PgWireResult<Option<Duration>> {
 pub(crate) fn show(variable: &[Ident]) -> Option<&'static str> {
     let words: Vec<String> = variable.iter().map(|word| word.value.to_ascii_lowercase()).collect();
     let name = match words.join(" ").as_str() {
+        ALL => return Some(ALL),
         "time zone" => "timezone".to_owned(),
         "transaction isolation level" => "transaction_isolation".to_owned(),
         other => other.to_owned(),

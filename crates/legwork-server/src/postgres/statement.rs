@@ -4,15 +4,14 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CloseCursor, Expr, Statement, Value, ValueWithSpan, VisitMut, VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{CloseCursor, Statement, Value, ValueWithSpan, VisitMut, VisitorMut};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use pgwire::error::PgWireResult;
 
+use super::adapt::adapt;
 use super::copy::CopyOut;
 use super::error::{error, unsupported};
 use super::parameters::Parameter;
@@ -170,53 +169,8 @@ pub(crate) fn engine_text(statement: &mut Statement) -> String {
     statement.to_string()
 }
 
-/// What clients ask of `pg_catalog`, in the terms of this one. Functions in `pg_type` are their names here, as PostgreSQL shows them, and
-/// none is a dash, where drivers compare with 0. Visible are the tables of `public`: the function that tells it sees a number only.
-fn adapt_catalog_questions(statement: &mut Statement) {
-    fn is_function(expr: &Expr) -> bool {
-        let name = match expr {
-            Expr::Identifier(name) => Some(name),
-            Expr::CompoundIdentifier(path) => path.last(),
-            _ => None,
-        };
-        const COLUMNS: [&str; 7] =
-            ["typinput", "typoutput", "typreceive", "typsend", "typmodin", "typmodout", "typanalyze"];
-        name.is_some_and(|name| COLUMNS.iter().any(|column| name.value.eq_ignore_ascii_case(column)))
-    }
-    fn visible(expr: &Expr) -> Option<Expr> {
-        let text = match expr {
-            Expr::Function(function) => function.to_string(),
-            _ => return None,
-        };
-        let called = text.strip_prefix("pg_catalog.").unwrap_or(&text);
-        let alias = called.strip_prefix("pg_table_is_visible(")?.strip_suffix(".oid)")?;
-        let condition = format!(
-            "{alias}.relnamespace IN (SELECT n_.oid FROM pg_catalog.pg_namespace n_ WHERE n_.nspname IN ('public', 'pg_catalog'))"
-        );
-        Parser::new(&PostgreSqlDialect {}).try_with_sql(&condition).and_then(|mut parser| parser.parse_expr()).ok()
-    }
-    struct Questions;
-    impl VisitorMut for Questions {
-        type Break = ();
-        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-            if let Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } = expr
-                && is_function(left)
-                && let Expr::Value(value) = right.as_mut()
-                && matches!(&value.value, Value::Number(number, _) if number == "0")
-            {
-                value.value = Value::SingleQuotedString("-".to_owned());
-            }
-            if let Some(condition) = visible(expr) {
-                *expr = condition;
-            }
-            ControlFlow::Continue(())
-        }
-    }
-    let _ = statement.visit(&mut Questions);
-}
-
 fn classify(mut statement: Statement) -> PgWireResult<Work> {
-    adapt_catalog_questions(&mut statement);
+    adapt(&mut statement)?;
     let query = |statement: &mut Statement, tag| Ok(Work::Query { text: engine_text(statement), tag });
     match &mut statement {
         Statement::Query(_) => query(&mut statement, "SELECT"),

@@ -150,19 +150,49 @@ async fn psql_describes_tables() {
     ] {
         assert!(columns.contains(column), "{column} is not in {columns}");
     }
-    for quiet in ["\\d", "\\d sample_names", "\\dn", "\\l", "\\df"] {
+    let quiet = [
+        "\\d",
+        "\\d+",
+        "\\d sample_names",
+        "\\d+ samples",
+        "\\d+ sample_names",
+        "\\dt+",
+        "\\dv+",
+        "\\dn",
+        "\\dn+",
+        "\\l",
+        "\\l+",
+        "\\df",
+        "\\df+",
+        "\\du",
+        "\\dT",
+        "\\dp",
+        "\\db",
+        "\\do",
+    ];
+    for quiet in quiet {
         server.rows(quiet).await;
     }
+    assert!(server.rows("\\l").await.starts_with("legwork|"));
+    assert!(server.rows("\\du").await.starts_with("legwork|"));
     for (sql, answer) in [
         ("SELECT current_schema()", "public\n"),
         ("SELECT current_database()", "legwork\n"),
         ("SHOW server_version_num", "160006\n"),
         ("SHOW transaction_isolation", "read committed\n"),
+        ("SELECT '\\xff'::bytea, CAST('a\\\\b\\001' AS bytea)", "\\xff|\\x615c6201\n"),
+        ("SELECT ARRAY(SELECT id FROM samples ORDER BY 1)", "{1,2,3}\n"),
         ("SELECT pg_backend_pid() > 0", "t\n"),
         ("SELECT pg_catalog.current_setting('server_encoding')", "UTF8\n"),
     ] {
         assert_eq!(server.rows(sql).await, answer, "{sql}");
     }
+    let settings = server.rows("SET application_name = 'x'; SHOW ALL").await;
+    assert!(
+        settings.contains("\napplication_name|x|\n") && settings.contains("\nserver_encoding|UTF8|\n"),
+        "{settings}"
+    );
+    assert_eq!(server.sqlstate("SELECT '\\xf'::bytea").await, "22P02");
     // As pgjdbc and ADBC ask about types.
     let type_of = "SELECT typinput='pg_catalog.array_in'::regproc, typtype, typname FROM pg_catalog.pg_type WHERE pg_type.oid = 1184";
     assert_eq!(server.rows(type_of).await, "f|b|timestamptz\n");

@@ -124,13 +124,40 @@ fn quoted(text: &str) -> PgWireResult<String> {
 pub(crate) fn decode_text(bytes: &[u8], data_type: &DataType) -> PgWireResult<Scalar> {
     let text = std::str::from_utf8(bytes).map_err(|_| error("22021", "a parameter is not UTF-8"))?;
     match data_type {
-        DataType::Binary => match text.strip_prefix("\\x") {
-            Some(hex) => decode_hex(hex).map(Scalar::Bytes),
-            None => Ok(Scalar::Bytes(bytes.to_vec())),
-        },
+        DataType::Binary => decode_bytes(text).map(Scalar::Bytes),
         DataType::List(_) => decode_array_text(text).map(Scalar::List),
         _ => Ok(Scalar::Text(text.to_owned())),
     }
+}
+
+/// An expression for bytes in text format.
+pub(super) fn bytes_literal(text: &str) -> PgWireResult<String> {
+    Scalar::Bytes(decode_bytes(text)?).literal()
+}
+
+/// Bytes as hexadecimal digits behind `\x`, or as characters, with a backslash and three octal digits, or another backslash, for those
+/// that are none.
+fn decode_bytes(text: &str) -> PgWireResult<Vec<u8>> {
+    if let Some(hex) = text.strip_prefix("\\x") {
+        return decode_hex(hex);
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let (byte, more) = match (first, after) {
+            (b'\\', [b'\\', more @ ..]) => (b'\\', more),
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', more @ ..]) => {
+                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), more)
+            }
+            (b'\\', _) => {
+                return Err(error("22P02", "a backslash in bytes needs x, three octal digits or another one"));
+            }
+            (byte, more) => (*byte, more),
+        };
+        decoded.push(byte);
+        rest = more;
+    }
+    Ok(decoded)
 }
 
 fn decode_hex(hex: &str) -> PgWireResult<Vec<u8>> {

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::check_kept::check_kept;
 use crate::args::CheckArgs;
-use crate::config::{self, Config};
-use crate::exit::Failure;
+use crate::config::{self, Config, ConfigError};
+use crate::exit::{self, Failure};
 use crate::topics;
 
 #[derive(Debug, Serialize)]
@@ -29,11 +29,15 @@ pub(super) enum Status {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Findings(Vec<Finding>);
+pub(super) struct Findings {
+    found: Vec<Finding>,
+    /// Whether trying again cannot help.
+    is_config: bool,
+}
 
 impl Findings {
     pub(super) fn add(&mut self, hop: impl Into<String>, status: Status, message: impl Into<String>) {
-        self.0.push(Finding { hop: hop.into(), status, message: message.into() });
+        self.found.push(Finding { hop: hop.into(), status, message: message.into() });
     }
 }
 
@@ -41,7 +45,14 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
     let config = config::load_quiet(&args.config.overrides(), "error")?;
     super::start_logging(&config)?;
     let mut findings = Findings::default();
-    findings.add("configuration", Status::Ok, "every key is known and every value makes sense");
+    let kafka_options = topics::kafka_options(&config)?;
+    if let Err(refused) = legwork_kafka::check_options(&kafka_options) {
+        bail!(refused);
+    }
+    match config.without_effect().as_slice() {
+        [] => findings.add("configuration", Status::Ok, "every key is known and every value makes sense"),
+        notices => findings.add("configuration", Status::Warning, notices.join("; ")),
+    }
     check_registry(&config, &mut findings).await;
     check_kept(&config, &mut findings).await;
     let kafka = config.clone();
@@ -50,22 +61,25 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
         check_kafka(&kafka, &mut findings);
         findings
     });
-    findings.0.extend(brokers.await?.0);
-    print(&findings, args.json)?;
-    let n_failed = findings.0.iter().filter(|finding| finding.status == Status::Failed).count();
-    if n_failed > 0 {
-        bail!(Failure::Temporary(format!("{n_failed} of {} checks failed", findings.0.len())));
+    let brokers = brokers.await?;
+    findings.found.extend(brokers.found);
+    print(&findings.found, args.json)?;
+    let n_failed = findings.found.iter().filter(|finding| finding.status == Status::Failed).count();
+    let told = format!("{n_failed} of {} checks failed", findings.found.len());
+    match n_failed {
+        0 => Ok(()),
+        _ if brokers.is_config => bail!(Failure::Config(ConfigError(told))),
+        _ => bail!(Failure::Temporary(told)),
     }
-    Ok(())
 }
 
-fn print(findings: &Findings, json: bool) -> Result<()> {
+fn print(findings: &[Finding], json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
-        writeln!(out, "{}", serde_json::to_string(&findings.0)?)?;
+        writeln!(out, "{}", serde_json::to_string(findings)?)?;
         return Ok(());
     }
-    for finding in &findings.0 {
+    for finding in findings {
         let mark = match finding.status {
             Status::Ok => "ok     ",
             Status::Warning => "warning",
@@ -98,19 +112,12 @@ async fn check_registry(config: &Config, findings: &mut Findings) {
 
 fn check_kafka(config: &Config, findings: &mut Findings) {
     let hop = format!("broker {}", config.kafka.bootstrap);
-    let admin = topics::kafka_options(config)
-        .map_err(|error| error.to_string())
-        .and_then(|options| Admin::new(&config.kafka.bootstrap, &options).map_err(|error| error.to_string()))
-        .and_then(|admin| admin.list().map(|found| (admin, found)).map_err(|error| error.to_string()));
-    let (admin, found) = match admin {
-        Ok(admin) => admin,
-        Err(message) => {
-            findings.add(
-                hop,
-                Status::Failed,
-                format!("{message}; check kafka.bootstrap, the network and kafka.options"),
-            );
-            return;
+    let (admin, found) = match listed(config) {
+        Ok(listed) => listed,
+        Err(error) => {
+            findings.is_config = exit::is_config(&error);
+            let hint = if findings.is_config { "" } else { "; check kafka.bootstrap, the network and kafka.options" };
+            return findings.add(hop, Status::Failed, format!("{error}{hint}"));
         }
     };
     findings.add(hop, Status::Ok, "answers");
@@ -135,6 +142,13 @@ fn check_kafka(config: &Config, findings: &mut Findings) {
             findings.add(format!("topic {name}"), Status::Warning, "does not exist; it is read once it does");
         }
     }
+}
+
+/// A client with the topics that there are.
+fn listed(config: &Config) -> Result<(Admin, Vec<(String, i32)>)> {
+    let admin = Admin::new(&config.kafka.bootstrap, &topics::kafka_options(config)?)?;
+    let found = admin.list()?;
+    Ok((admin, found))
 }
 
 fn check_topic(config: &Config, kind: Kind, topic: &TopicDescription, findings: &mut Findings) {

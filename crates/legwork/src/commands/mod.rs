@@ -81,7 +81,9 @@ pub(crate) fn start_logging(config: &Config) -> Result<()> {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
-    started.map_err(|error| anyhow::anyhow!("starting the log: {error}"))
+    started.map_err(|error| anyhow::anyhow!("starting the log: {error}"))?;
+    config.without_effect().iter().for_each(|notice| tracing::warn!("{notice}"));
+    Ok(())
 }
 
 /// Resolves when SIGINT or SIGTERM comes. A second signal ends the process at once.

@@ -105,7 +105,8 @@ async fn replay(input: FileInput, pace: &mut Pace, publisher: &mut Publisher, ba
     while let Some(batch) = reader.next() {
         let batch = batch?;
         for reject in &batch.rejects {
-            tracing::warn!(row = reject.offset, reason = %reject.reason, "row left out: {}", reject.detail);
+            let place = batch.places.of(reject.offset);
+            tracing::warn!(reason = %reject.reason, "{place} is left out: {}", reject.detail);
         }
         let rows = batch.events.columns;
         let keys: StringArray = rows.column_by_name(kind.key()).context("the key's column")?.as_string::<i32>().clone();

@@ -29,6 +29,8 @@ pub(crate) const UNBOUNDED_US: i64 = i64::MAX / 4;
 
 /// Rows of one batch read from a file.
 const BATCH_ROWS: usize = 32_768;
+/// Rejected rows that are told one by one.
+const REJECTED_TOLD: usize = 3;
 
 pub(crate) async fn run(args: SqlArgs) -> Result<()> {
     let mut overrides = args.config.overrides();
@@ -42,25 +44,27 @@ pub(crate) async fn run(args: SqlArgs) -> Result<()> {
         return over_data(&config, &sql, args.as_of.as_deref(), args.format).await;
     }
     if args.files.input.is_empty() {
-        return over_wire(&args.url, &sql, args.as_of.as_deref(), args.format).await;
+        return over_wire(&args.url, &sql, args.as_of.as_deref(), args.format).await.map(drop);
     }
-    over_files(&config, &args.files, &sql, args.as_of.as_deref(), args.format).await
+    over_files(&config, &args.files, &sql, args.as_of.as_deref(), args.format).await.map(drop)
 }
 
 fn statement(argument: Option<String>) -> Result<String> {
-    match argument.as_deref() {
-        Some(sql) if sql != "-" => Ok(sql.to_owned()),
-        None if std::io::stdin().is_terminal() => {
-            bail!(Failure::Usage(
-                "no statement: give one, such as legwork sql 'SELECT * FROM rep_activity LIMIT 10'".to_owned()
-            ))
-        }
+    let sql = match argument {
+        Some(sql) if sql != "-" => sql,
+        None if std::io::stdin().is_terminal() => String::new(),
         _ => {
             let mut sql = String::new();
             std::io::stdin().read_to_string(&mut sql).context("reading the statement from stdin")?;
-            Ok(sql)
+            sql
         }
+    };
+    if sql.trim().is_empty() {
+        bail!(Failure::Usage(
+            "no statement: give one, such as legwork sql 'SELECT * FROM rep_activity LIMIT 10'".to_owned()
+        ));
     }
+    Ok(sql)
 }
 
 /// Asks store and lake where they lie.
@@ -72,7 +76,7 @@ async fn over_data(config: &Config, sql: &str, as_of: Option<&str>, format: Form
     let engine = SqlEngine::with_history(live, kept.tables.clone(), options)?;
     let result = engine.session().query(sql).await?;
     warn(&result.notices);
-    output::print(format, result.schema.clone(), result.batches, std::io::stdout()).await
+    output::print(format, result.schema.clone(), result.batches, std::io::stdout()).await.map(drop)
 }
 
 /// Limits of a command that serves one person.
@@ -86,14 +90,14 @@ pub(crate) fn unlimited(config: &Config, now: Option<NowSource>, as_of: Option<&
     Ok(QueryOptions { now, rows_max: usize::MAX, result_bytes_max: usize::MAX, timeout, ..options })
 }
 
-/// Runs files through the lanes, then asks them.
+/// Runs files through the lanes, then asks them. *Returns* how many rows were printed.
 pub(crate) async fn over_files(
     config: &Config,
     files: &InputArgs,
     sql: &str,
     as_of: Option<&str>,
     format: Format,
-) -> Result<()> {
+) -> Result<usize> {
     let options = unlimited(config, Some(NowSource::Event { known_us: None }), as_of)?;
     // A statement that is refused or wrong need not wait for the files.
     legwork_query::check(sql)?;
@@ -116,12 +120,21 @@ async fn tell_rejected(session: &dyn Session) -> Result<()> {
         let numbers = counts.iter().flat_map(move |batch| batch.column(column).as_primitive::<Int64Type>());
         numbers.flatten().sum::<i64>()
     };
-    if count(0) > 0 {
-        tracing::warn!(
-            "{} of {} rows are rejected and counted nowhere: SELECT reason, detail, arrow_cast(payload, 'Utf8') FROM rejected_events",
-            count(0),
-            count(1)
-        );
+    if count(0) == 0 {
+        return Ok(());
+    }
+    tracing::warn!(
+        "{} of {} rows are rejected and counted nowhere; to see them: \
+         SELECT reason, detail, convert_from(payload, 'UTF8') FROM rejected_events",
+        count(0),
+        count(1)
+    );
+    let first = format!(r#"SELECT detail FROM rejected_events ORDER BY topic, "offset" LIMIT {REJECTED_TOLD}"#);
+    let mut first = session.query(&first).await?.batches;
+    while let Some(batch) = first.try_next().await? {
+        for detail in batch.column(0).as_string::<i32>().iter().flatten() {
+            tracing::warn!("rejected: {detail}");
+        }
     }
     Ok(())
 }
@@ -214,8 +227,8 @@ fn warn(notices: &[String]) {
     }
 }
 
-/// Asks a running Legwork.
-pub(crate) async fn over_wire(url: &str, sql: &str, as_of: Option<&str>, format: Format) -> Result<()> {
+/// Asks a running Legwork. *Returns* how many rows were printed.
+pub(crate) async fn over_wire(url: &str, sql: &str, as_of: Option<&str>, format: Format) -> Result<usize> {
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         return over_postgres(url, sql, as_of, format).await;
     }
@@ -256,7 +269,7 @@ pub(crate) async fn over_wire(url: &str, sql: &str, as_of: Option<&str>, format:
 }
 
 /// Over the PostgreSQL protocol values come as text.
-async fn over_postgres(url: &str, sql: &str, as_of: Option<&str>, format: Format) -> Result<()> {
+async fn over_postgres(url: &str, sql: &str, as_of: Option<&str>, format: Format) -> Result<usize> {
     use arrow::array::{RecordBatch, StringArray};
     use arrow::datatypes::{DataType, Field, Schema};
     use tokio_postgres::{AsyncMessage, SimpleQueryMessage};

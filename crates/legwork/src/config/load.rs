@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use legwork_types::Kind;
 use toml::{Table, Value};
 
-use super::{Config, Options};
+use super::{Config, Options, UNSERVED};
 
 /// Prefix of environment variables, as in `LEGWORK__KAFKA__BOOTSTRAP`.
 const ENV_PREFIX: &str = "LEGWORK__";
@@ -63,7 +63,10 @@ fn layered(mut merged: Table, overrides: &Overrides) -> Result<Config, ConfigErr
     }
     check_names(&flags, "the command line")?;
     merge(&mut merged, flags);
+    let unserved =
+        UNSERVED.iter().map(|(section, _)| *section).filter(|section| merged.contains_key(*section)).collect();
     let mut config: Config = serde_path_to_error::deserialize(Value::Table(merged)).map_err(wrong_type)?;
+    config.unserved = unserved;
     keep_default_retention(&mut config);
     super::values::check(&config)?;
     Ok(config)
@@ -359,6 +362,21 @@ mod tests {
         let shown = masked(&config)?;
         assert!(!shown.contains("hush") && shown.contains("https://legwork:***@registry/path@2"), "{shown}");
         assert!(shown.contains("eu-central-1"), "{shown}");
+        Ok(())
+    }
+
+    #[test]
+    fn what_has_no_effect_is_told_and_not_printed() -> Result<(), ConfigError> {
+        let silent = load(&Overrides::default())?;
+        assert!(silent.without_effect().is_empty());
+        let set = vec![("flight.listen".to_owned(), "127.0.0.1:0".to_owned())];
+        let config = load(&Overrides { file: None, set })?;
+        assert_eq!(config.without_effect(), ["[flight] has no effect: Flight SQL is not served by this version yet"]);
+        let shown = masked(&config)?;
+        assert!(
+            !shown.contains("[flight]") && !shown.contains("[internal]") && shown.contains("[postgres]"),
+            "{shown}"
+        );
         Ok(())
     }
 

@@ -32,11 +32,28 @@ pub(crate) struct Config {
     pub(crate) track: Track,
     pub(crate) http: Http,
     pub(crate) postgres: Postgres,
+    #[serde(skip_serializing)]
     pub(crate) flight: Flight,
+    #[serde(skip_serializing)]
     pub(crate) internal: Internal,
     pub(crate) query: Query,
     pub(crate) metrics: Metrics,
     pub(crate) business: Business,
+    /// Sections that somebody set and this version does nothing with.
+    #[serde(skip)]
+    pub(crate) unserved: Vec<&'static str>,
+}
+
+/// Sections whose names are reserved for what later versions serve. They are accepted, told, and not printed as if they were in force.
+const UNSERVED: [(&str, &str); 2] = [("flight", "Flight SQL"), ("internal", "the port among instances")];
+
+impl Config {
+    /// What somebody set without any effect, in words.
+    pub(crate) fn without_effect(&self) -> Vec<String> {
+        let set = UNSERVED.iter().filter(|(section, _)| self.unserved.contains(section));
+        set.map(|(section, what)| format!("[{section}] has no effect: {what} is not served by this version yet"))
+            .collect()
+    }
 }
 
 macro_rules! section {

@@ -248,19 +248,19 @@ async fn owners_that_live_shortly_do_not_block_their_lane() {
     let open = || {
         let mut store = objects.store();
         store.config.claim_timeout = Duration::from_secs(20);
-        store.tuning = Tuning { backlog_min: 6, l0_max: 12, ..usual() };
+        store.tuning = Tuning { backlog_min: 4, l0_max: 6, ..usual() };
         store
     };
-    for number in 1..=30 {
+    for number in 1..=25 {
         let store = open();
         let owner = store.claim(&crate::tests::lane()).await.unwrap();
         assert_eq!(owner.head, (number > 1).then(|| head(number - 1)));
         let mut checkpoint = Checkpoint { head: head(number), ..Checkpoint::default() };
-        checkpoint.cold.push(put(&number.to_be_bytes(), &noise(number.into(), 1_100_000)));
+        checkpoint.cold.push(put(&number.to_be_bytes(), &noise(number.into(), 4_000_000)));
         owner.lane.commit(checkpoint).await.unwrap();
     }
-    let keys = (1..=30u32).map(|number| number.to_be_bytes().to_vec()).collect();
-    let values = (1..=30).map(|seed| Some(noise(seed, 1_100_000))).collect::<Vec<_>>();
+    let keys = (1..=25u32).map(|number| number.to_be_bytes().to_vec()).collect();
+    let values = (1..=25).map(|seed| Some(noise(seed, 4_000_000))).collect::<Vec<_>>();
     let owner = open().claim(&crate::tests::lane()).await.unwrap();
     assert!(owner.lane.read(keys).await.unwrap() == values);
 }

@@ -59,7 +59,9 @@ pub(super) async fn run(config: &Config, format: Format) -> Result<()> {
         .collect();
     let batch = batch(&rows)?;
     let schema = batch.schema();
-    output::print(format, schema, futures::stream::iter([Ok::<_, ArrowError>(batch)]), std::io::stdout()).await
+    output::print(format, schema, futures::stream::iter([Ok::<_, ArrowError>(batch)]), std::io::stdout())
+        .await
+        .map(drop)
 }
 
 /// Why a lane would not go on, as far as store and lake can tell: the topic is not asked. `settings`: those of the configuration, where they
