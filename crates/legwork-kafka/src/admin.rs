@@ -212,7 +212,7 @@ impl Admin {
             Err(RDKafkaErrorCode::OperationTimedOut) => {
                 Err(failed(&ClientError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut)))
             }
-            // Brokers before Kafka 3.1, and the embedded one, do not know the request.
+            // Brokers before Kafka 3.1 do not know the request.
             Err(_) => Ok(None),
         }
     }

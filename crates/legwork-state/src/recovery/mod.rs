@@ -236,8 +236,8 @@ pub enum Halt {
     },
     /// State was made under other settings.
     #[error(
-        "the state of lane {lane} was made with the settings {was:?}, the configuration says {is:?}: set them back, or \
-         or, where the topic still has all its messages, `legwork lanes accept {lane}` forgets the state and counts them anew"
+        "the state of lane {lane} was made with the settings {was:?}, the configuration says {is:?}: set them back, or, \
+         where the topic still has all its messages, `legwork lanes accept {lane}` forgets the state and counts them anew"
     )]
     SettingsChanged {
         /// Lane.

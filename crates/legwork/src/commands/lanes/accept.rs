@@ -141,19 +141,27 @@ fn log_bounds(topic: &TopicSeen) -> (i64, i64) {
 
 /// Refuses to start anew where the topic no longer has all that the lane has counted: days would come out with a part of their events.
 fn refuse_what_is_wrong(known: &Known, halt: &Halt, accepted: &Accepted) -> Result<()> {
-    let (log_start, _) = log_bounds(&known.topic);
-    if matches!(accepted, Accepted::Keep(_)) || log_start == 0 {
+    let (log_start, log_end) = log_bounds(&known.topic);
+    let was_made_anew = matches!(halt, Halt::TopicRecreated { .. } | Halt::AheadOfLog { .. });
+    if matches!(accepted, Accepted::Keep(_)) || (log_start == 0 && !was_made_anew) {
         return Ok(());
     }
     let lane = &known.lane;
-    let way_out = match halt {
-        Halt::SettingsChanged { was, .. } => format!("set them back to {was:?}"),
-        _ => "restore the store".to_owned(),
+    let way_out = match &known.head {
+        Some(head) => format!("set the settings back to {:?}", head.settings),
+        None => "restore the store".to_owned(),
+    };
+    let lacks = match was_made_anew {
+        true => {
+            format!("the topic was made anew or cut, and ends at offset {log_end}: what it had before would be gone")
+        }
+        false => format!(
+            "the topic begins at offset {log_start}: what came before it, and the day in which it begins, would be wrong"
+        ),
     };
     bail!(
-        "{halt}\nrefused: lane {lane} would have to count everything anew, and the topic begins at offset {log_start}: what came before it, and the \
-         day in which it begins, would be wrong. The way out: {way_out}; or give another store.url and lake.url to what is read from now on, and \
-         keep the old lake for what was before"
+        "{halt}\nrefused: lane {lane} would have to count everything anew, and {lacks}. The way out: {way_out}; or give another store.url \
+         and lake.url to what is read from now on, and keep the old lake for what was before"
     );
 }
 
@@ -378,5 +386,12 @@ mod tests {
             let refused = refuse_what_is_wrong(&known, &why, &accepted).unwrap_err().to_string();
             assert!(refused.contains("begins at offset 20") && refused.contains(way_out), "{refused}");
         }
+        let other_topic = known(Some(head(200, "time.window=300s")), topic(0), 5);
+        let (why, accepted) = halt(&other_topic);
+        let refused = refuse_what_is_wrong(&other_topic, &why, &accepted).unwrap_err().to_string();
+        assert!(
+            refused.contains("what it had before would be gone") && refused.contains("time.window=300s"),
+            "{refused}"
+        );
     }
 }
