@@ -100,22 +100,23 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// Size of the organisation. [default: that of the story in DIR, 200 for a new one]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) reps: Option<u32>,
-    /// The same seed tells the same story. [default: that of the story in DIR, 7 for a new one]
-    #[arg(long)]
-    pub(crate) seed: Option<u64>,
+    /// Size of the organisation.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) reps: u32,
+    /// The same seed tells the same story.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) seed: u64,
     /// Seconds that pass in a second until the story has reached now.
     #[arg(long, default_value_t = 60.0, value_parser = story_speed)]
     pub(crate) speed: f64,
     /// Ends after this time, such as 60s; runs until it is stopped otherwise.
     #[arg(long = "for", value_name = "DURATION")]
     pub(crate) run_for: Option<Span>,
-    /// Folder where facts and story are kept; one below the cache folder of the user otherwise. The next demo in it shows them at once and goes on.
+    /// Folder where facts and story are kept, each story in a folder of its own; one below the cache folder of the user otherwise. The next demo of
+    /// the same story shows them at once and goes on.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Forgets what earlier demos kept in that folder, and begins a new story. Other files in it stay.
+    /// Forgets what earlier demos kept of this story, and begins it anew.
     #[arg(long)]
     pub(crate) fresh: bool,
     /// Prints one line of JSON once it is ready instead of the status.

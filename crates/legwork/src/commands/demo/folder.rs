@@ -4,9 +4,8 @@ use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-
-use crate::exit::Failure;
+use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 /// Held while a demo runs; the system lets it go however that ends.
 const LOCK: &str = "demo.lock";
@@ -18,32 +17,39 @@ const OURS: [&str; 4] = ["store", "cache", "story.json", "story.json.new"];
 pub(super) struct Folder {
     path: PathBuf,
     _lock: File,
+    /// It goes with the demo.
+    _temporary: Option<TempDir>,
 }
 
 impl Folder {
-    /// Takes the folder, and makes it if need be. `is_fresh`: what earlier runs left in it goes, and nothing else.
+    /// Takes the folder, and makes it if need be. `is_fresh`: what earlier runs left in it goes, and nothing else. *Returns* none while another
+    /// demo has it.
     ///
-    /// *Errors:* another demo has it; it cannot be made or written.
-    pub(super) fn open(path: &Path, is_fresh: bool) -> Result<Folder> {
+    /// *Errors:* it cannot be made or written.
+    pub(super) fn open(path: &Path, is_fresh: bool) -> Result<Option<Folder>> {
         std::fs::create_dir_all(path).with_context(|| format!("making the folder {}", path.display()))?;
         let lock_path = path.join(LOCK);
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.with_context(|| format!("opening {}", lock_path.display()))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(Failure::Temporary(format!(
-                "{} is in use by another demo: end that one first, or give this one a folder of its own with --data DIR",
-                path.display()
-            ))),
+            Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("locking {}", lock_path.display()));
             }
         }
-        let folder = Folder { path: path.to_owned(), _lock: lock };
+        let folder = Folder { path: path.to_owned(), _lock: lock, _temporary: None };
         if is_fresh {
             OURS.iter().try_for_each(|name| folder.remove(name))?;
         }
-        Ok(folder)
+        Ok(Some(folder))
+    }
+
+    /// One that nobody else has, and that is gone afterwards.
+    pub(super) fn temporary() -> Result<Folder> {
+        let temporary = TempDir::with_prefix("legwork-demo-").context("making a temporary folder")?;
+        let folder = Folder::open(temporary.path(), false)?.context("a new folder is in use")?;
+        Ok(Folder { _temporary: Some(temporary), ..folder })
     }
 
     /// Where lanes and, below, the lake are.
@@ -91,10 +97,18 @@ mod tests {
     fn a_folder_has_one_demo_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let first = Folder::open(dir.path(), false).unwrap();
-        let refused = Folder::open(dir.path(), true).unwrap_err().to_string();
-        assert!(refused.contains("is in use by another demo") && refused.contains("--data DIR"), "{refused}");
+        assert!(first.is_some() && Folder::open(dir.path(), true).unwrap().is_none());
         drop(first);
-        assert!(Folder::open(dir.path(), false).is_ok());
+        assert!(Folder::open(dir.path(), false).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_temporary_folder_goes_with_the_demo() {
+        let folder = Folder::temporary().unwrap();
+        let path = folder.path.clone();
+        std::fs::create_dir_all(folder.store()).unwrap();
+        drop(folder);
+        assert!(!path.exists());
     }
 
     #[test]

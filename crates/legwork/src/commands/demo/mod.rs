@@ -27,10 +27,6 @@ use crate::exit::Failure;
 use crate::service::{Service, wall_clock_us};
 use crate::topics;
 
-/// Of a new story, unless somebody says otherwise.
-const N_REPS: u32 = 200;
-/// Of a new story, unless somebody says otherwise.
-const SEED: u64 = 7;
 /// Partitions of event topics in the embedded broker.
 const N_PARTITIONS: i32 = 4;
 /// How often it is written down how far the story is.
@@ -41,8 +37,7 @@ const SENT_LONG_AGO: Duration = Duration::from_secs(15);
 pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     let started = Instant::now();
     let stop = tokio::spawn(super::stop_signal());
-    let data = args.data.clone().map_or_else(default_data, Ok)?;
-    let folder = Folder::open(&std::path::absolute(data)?, args.fresh)?;
+    let folder = open_folder(&args)?;
     let (broker, registry_url) = (start_broker()?, start_registry().await?);
     let config = demo_config(&args, broker.bootstrap(), &registry_url, &folder)?;
     super::start_logging(&config)?;
@@ -86,6 +81,23 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     }
     service.stop().await;
     Ok(())
+}
+
+/// Where this story is kept: each has a folder of its own in DIR.
+fn open_folder(args: &DemoArgs) -> Result<Folder> {
+    let data = args.data.clone().map_or_else(default_data, Ok)?;
+    let path = std::path::absolute(data)?.join(format!("{}-reps-seed-{}", args.reps, args.seed));
+    if let Some(folder) = Folder::open(&path, args.fresh)? {
+        return Ok(folder);
+    }
+    let in_use = format!("{} is in use by another demo", path.display());
+    if args.data.is_some() {
+        bail!(Failure::Temporary(format!(
+            "{in_use}: end that one first, or give this one a folder of its own with --data DIR"
+        )));
+    }
+    eprintln!("{in_use}: this one tells the story from its beginning, in a folder that goes with it.");
+    Folder::temporary()
 }
 
 fn default_data() -> Result<PathBuf> {
@@ -140,8 +152,7 @@ fn demo_config(args: &DemoArgs, bootstrap: &str, registry_url: &str, folder: &Fo
 
 /// The story that the folder has, or a new one. Where nothing is kept every story is new.
 fn story_of(args: &DemoArgs, folder: &Folder, is_kept: bool) -> Result<Told> {
-    let found = if is_kept { Told::read(&folder.story(), args.seed, args.reps)? } else { None };
-    if let Some(told) = found {
+    if is_kept && let Some(told) = Told::read(&folder.story(), args.seed, args.reps)? {
         return Ok(told);
     }
     if is_kept && folder.store().join("lanes").exists() {
@@ -152,7 +163,7 @@ fn story_of(args: &DemoArgs, folder: &Folder, is_kept: bool) -> Result<Told> {
         )));
     }
     let start_us = wall_clock_us() - BEHIND_US_MAX;
-    Ok(Told::new(args.seed.unwrap_or(SEED), args.reps.unwrap_or(N_REPS), start_us))
+    Ok(Told::new(args.seed, args.reps, start_us))
 }
 
 /// Lets the lanes of an earlier run go on, and says on stderr how: stdout may be read by a program.

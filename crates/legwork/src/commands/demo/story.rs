@@ -42,18 +42,16 @@ impl Told {
         Told { version: VERSION, seed, reps, start_us, kept_us: before_us, told_us: before_us }
     }
 
-    /// The story of the folder; none when there was none. `seed` and `reps`: as somebody said, if anybody did.
-    ///
-    /// *Errors:* another story than the one asked for; a file that is damaged, or of another version.
-    pub(super) fn read(path: &Path, seed: Option<u64>, reps: Option<u32>) -> Result<Option<Told>> {
+    /// The story of the folder; none when there was none. *Errors:* it is another one; a file that is damaged, or of another version.
+    pub(super) fn read(path: &Path, seed: u64, reps: u32) -> Result<Option<Told>> {
         let text = match std::fs::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("reading {}", path.display()))?,
         };
         let told = parse(&text).map_err(|why| Failure::Usage(format!("{} {why}: {WAY_OUT}", path.display())))?;
-        if seed.is_some_and(|seed| seed != told.seed) || reps.is_some_and(|reps| reps != told.reps) {
+        if (seed, reps) != (told.seed, told.reps) {
             bail!(Failure::Usage(format!(
-                "{} is of the story of {} reps with seed {}: without --reps and --seed it goes on; {WAY_OUT}",
+                "{} is of the story of {} reps with seed {}, which has a folder of its own: {WAY_OUT}",
                 path.display(),
                 told.reps,
                 told.seed
@@ -153,13 +151,11 @@ mod tests {
     fn a_story_is_written_and_read_and_another_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("story.json");
-        assert_eq!(Told::read(&path, Some(7), None).unwrap(), None);
+        assert_eq!(Told::read(&path, 7, 200).unwrap(), None);
         let told = told(START_US + 1, START_US + 2);
         told.write(&path).unwrap();
-        for (seed, reps) in [(None, None), (Some(7), None), (Some(7), Some(200))] {
-            assert_eq!(Told::read(&path, seed, reps).unwrap().as_ref(), Some(&told));
-        }
-        for (seed, reps) in [(Some(8), None), (None, Some(60)), (Some(8), Some(200))] {
+        assert_eq!(Told::read(&path, 7, 200).unwrap().as_ref(), Some(&told));
+        for (seed, reps) in [(7, 60), (8, 200)] {
             let refused = Told::read(&path, seed, reps).unwrap_err().to_string();
             assert!(refused.contains("200 reps with seed 7") && refused.contains("--fresh"), "{refused}");
         }
@@ -180,7 +176,7 @@ mod tests {
         ];
         for (text, why) in cases {
             std::fs::write(&path, &text).unwrap();
-            let refused = Told::read(&path, None, None).unwrap_err().to_string();
+            let refused = Told::read(&path, 7, 200).unwrap_err().to_string();
             assert!(refused.contains(why) && refused.contains("--fresh") && refused.contains("--data"), "{refused}");
         }
     }
@@ -215,7 +211,7 @@ mod tests {
         let mut progress = Progress::new(path.clone(), told, margin);
         let mut note = |second: u64, told_us: i64| {
             progress.note(START_US + told_us, start + Duration::from_secs(second)).unwrap();
-            let told = Told::read(&path, None, None).unwrap().unwrap();
+            let told = Told::read(&path, 7, 200).unwrap().unwrap();
             (told.kept_us - START_US, told.told_us - START_US)
         };
         // Until what may be lost has been sent again, it stays where it was.
