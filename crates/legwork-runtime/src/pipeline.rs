@@ -27,10 +27,11 @@ use crate::{LaneConfig, LogSource, PartitionReader, PipelineMetrics, SourceEvent
 
 /// How long one poll of the source waits.
 const POLL: Duration = Duration::from_millis(100);
-/// How long a clean end waits for the last checkpoints, for the lake, and for claims to be let go of.
-const FLUSH_MAX: Duration = Duration::from_millis(2_500);
-const COMMIT_MAX: Duration = Duration::from_millis(2_500);
-const RELEASE_MAX: Duration = Duration::from_millis(1_500);
+/// How long a clean end takes at most; dead letters and servers take their time besides.
+const END_MAX: Duration = Duration::from_millis(6_500);
+/// Of that, what is left for the lake, and for claims to be let go of, however long what comes before takes.
+const COMMIT_MIN: Duration = Duration::from_millis(1_500);
+const RELEASE_MIN: Duration = Duration::from_secs(1);
 /// How often offsets are stored for monitoring.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
@@ -308,14 +309,16 @@ impl Control {
 
     /// Makes everything durable, brings it into the lake, open rows too, and lets the claims go; each as far as there is time.
     fn deliver_last(&mut self, delivery: &Delivery) {
+        let begun = Instant::now();
+        let but_for = |later: Duration| (END_MAX - later).saturating_sub(begun.elapsed());
         // Rounds are over from here on: what the one on its way has left out needs a checkpoint with a number of its own.
-        let rounds_over = async { tokio::time::timeout(COMMIT_MAX, delivery.round.lock()).await };
+        let rounds_over = async { tokio::time::timeout(COMMIT_MIN, delivery.round.lock()).await };
         let _no_rounds = delivery.runtime.block_on(rounds_over);
-        if !self.wait_for(FLUSH_MAX, |_, done| Command::Flush(done)) {
+        if !self.wait_for(but_for(COMMIT_MIN + RELEASE_MIN), |_, done| Command::Flush(done)) {
             tracing::warn!("the last checkpoints are not known to be durable; the next start finds out");
         }
         let committed =
-            async { tokio::time::timeout(COMMIT_MAX, committer::round(&self.shared, delivery, true)).await };
+            async { tokio::time::timeout(but_for(RELEASE_MIN), committer::round(&self.shared, delivery, true)).await };
         if delivery.runtime.block_on(committed).is_err() {
             tracing::warn!("the lake did not take the last rows in time; it does after the next start");
         }
@@ -325,7 +328,7 @@ impl Control {
                 worker.progress.lock().statuses.iter().map(|lane| (lane.topic.clone(), lane.partition)).collect();
             Command::Drop { partitions, is_lost: false, done }
         };
-        self.wait_for(RELEASE_MAX, all);
+        self.wait_for(but_for(Duration::ZERO), all);
     }
 
     /// Gives every worker a command and waits until all guards are dropped. *Returns* whether that happened in time.
