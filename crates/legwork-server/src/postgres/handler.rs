@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::array::RecordBatch;
 use futures::stream::{self, BoxStream};
 use futures::{Sink, SinkExt, StreamExt};
 use legwork_query::Session;
@@ -103,24 +102,14 @@ impl Backend {
     }
 
     fn show(&self, name: &'static str, format: &Format) -> PgWireResult<QueryResponse> {
-        let schema = show_schema(name);
+        let schema = settings::show_schema(name);
         let fields = Arc::new(rows::fields(&schema, format)?);
-        let batch = RecordBatch::try_new(schema, self.shown(name)).map_err(|cause| error("XX000", cause.to_string()));
+        let shown = self.settings.lock().shown(name);
+        let batch = RecordBatch::try_new(schema, shown).map_err(|cause| error("XX000", cause.to_string()));
         let rows = rows::data_rows(stream::once(async { batch }).boxed(), fields.clone());
         let mut response = QueryResponse::new(fields, rows);
         response.set_command_tag("SHOW");
         Ok(response)
-    }
-
-    /// Columns as [`show_schema`].
-    fn shown(&self, name: &'static str) -> Vec<ArrayRef> {
-        let settings = self.settings.lock();
-        if name != settings::ALL {
-            return vec![Arc::new(StringArray::from(vec![settings.show(name)]))];
-        }
-        let (names, values): (Vec<&str>, Vec<String>) = settings.all().into_iter().unzip();
-        let descriptions = StringArray::from(vec![""; names.len()]);
-        vec![Arc::new(StringArray::from(names)), Arc::new(StringArray::from(values)), Arc::new(descriptions)]
     }
 
     /// Does what a statement about the connection says. *Returns* its tag.
@@ -247,12 +236,6 @@ impl Backend {
 }
 
 type RowResult = PgWireResult<pgwire::messages::data::DataRow>;
-
-/// The one column of a setting that is shown.
-pub(crate) fn show_schema(name: &str) -> SchemaRef {
-    let names = if name == settings::ALL { vec!["name", "setting", "description"] } else { vec![name] };
-    Arc::new(Schema::new(names.into_iter().map(|name| Field::new(name, DataType::Utf8, false)).collect::<Vec<_>>()))
-}
 
 fn refuse_in_failed(status: TransactionStatus, work: &Work) -> PgWireResult<()> {
     let ends = matches!(work, Work::Local(Command::Commit | Command::Rollback | Command::RollbackToSavepoint));

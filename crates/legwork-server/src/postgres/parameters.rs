@@ -60,7 +60,7 @@ pub(crate) async fn prepare(
             return Err(unsupported("COPY cannot have parameters"));
         }
         let schema = match &work {
-            Work::Local(super::settings::Command::Show(name)) => Some(super::handler::show_schema(name)),
+            Work::Local(super::settings::Command::Show(name)) => Some(super::settings::show_schema(name)),
             _ => None,
         };
         return Ok(Prepared { work, parameters: Vec::new(), schema });

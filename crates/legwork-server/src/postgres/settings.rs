@@ -1,8 +1,11 @@
 //! Transactions and settings that clients of PostgreSQL send as a habit, answered without the engine.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::arrow::array::{ArrayRef, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Reset, Set, Value};
 use pgwire::error::PgWireResult;
 use pgwire::messages::response::TransactionStatus;
@@ -81,6 +84,12 @@ const FIXED: &[(&str, &str)] = &[
 /// What `SHOW ALL` shows.
 pub(crate) const ALL: &str = "all";
 
+/// The columns of what is shown: the setting's own, or all that is told of every one.
+pub(crate) fn show_schema(name: &str) -> SchemaRef {
+    let names = if name == ALL { vec!["name", "setting", "description"] } else { vec![name] };
+    Arc::new(Schema::new(names.into_iter().map(|name| Field::new(name, DataType::Utf8, false)).collect::<Vec<_>>()))
+}
+
 /// The value of a setting that never changes, or the default of one that may.
 pub(crate) fn fixed(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
@@ -102,12 +111,17 @@ impl Settings {
         self.0.get(name).cloned().unwrap_or_else(|| fixed(name).unwrap_or_default().to_owned())
     }
 
-    /// All settings with their values, by name.
-    pub(crate) fn all(&self) -> Vec<(&'static str, String)> {
-        let names = FIXED.iter().map(|(name, _)| *name).chain(CHANGEABLE.iter().map(|(name, _, _)| *name));
-        let mut all: Vec<_> = names.map(|name| (name, self.show(name))).collect();
-        all.sort_unstable();
-        all
+    /// What `SHOW name` shows. *Shape:* one row, or one a setting, as [`show_schema`].
+    pub(crate) fn shown(&self, name: &'static str) -> Vec<ArrayRef> {
+        if name != ALL {
+            return vec![Arc::new(StringArray::from(vec![self.show(name)]))];
+        }
+        let mut names: Vec<&str> =
+            FIXED.iter().map(|(name, _)| *name).chain(CHANGEABLE.iter().map(|(name, _, _)| *name)).collect();
+        names.sort_unstable();
+        let values = StringArray::from_iter_values(names.iter().map(|name| self.show(name)));
+        let descriptions = StringArray::from(vec![""; names.len()]);
+        vec![Arc::new(StringArray::from(names)), Arc::new(values), Arc::new(descriptions)]
     }
 
     /// Changes it. *Returns* what the client is told about it, when it is told. *Errors:* 22023 for values that would lie.
