@@ -65,7 +65,7 @@ pub(crate) struct Inner {
 
 impl Lake {
     /// Opens the lake at `url`: `file:///path`, `s3://bucket/path`, `gs://`, `az://`, or `memory:///` for tests. `options` are named as
-    /// `object_store` names them (`aws_access_key_id`, ...); the environment is not read. Nothing is written yet.
+    /// `object_store` names them (`aws_access_key_id`, ...); what they leave open the environment says. Nothing is written yet.
     /// *Errors:* `Address`.
     pub fn open(url: &str, options: &HashMap<String, String>, config: LakeConfig) -> Result<Lake, LakeError> {
         let mut parsed =

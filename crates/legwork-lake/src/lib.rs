@@ -28,6 +28,7 @@ pub use error::{ErrorKind, LakeError};
 pub use lake::{Lake, LakeConfig};
 pub use maintain::{Lease, Maintained, Maintenance, Upkeep};
 pub use pin::{DayFiles, Pinned};
+pub use store::knows_option;
 pub use table::{DAY, IS_DELETED, LANE, LakeTable, REVISION, Shape};
 
 #[cfg(test)]

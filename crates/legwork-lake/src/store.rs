@@ -1,12 +1,13 @@
 //! From an address to an object store.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
-use object_store::aws::AmazonS3ConfigKey;
-use object_store::azure::AzureConfigKey;
-use object_store::gcp::GoogleConfigKey;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::memory::InMemory;
 use url::Url;
 
@@ -22,25 +23,47 @@ pub(crate) fn open(url: &Url, options: &HashMap<String, String>) -> Result<Arc<d
             Err(()) => Err(refused("it is no path of this machine".to_owned())),
         },
         "memory" => Ok(Arc::new(InMemory::new())),
-        scheme @ ("s3" | "s3a" | "gs" | "az" | "adl" | "azure" | "abfs" | "abfss") => {
-            let options: Vec<(String, String)> =
-                options.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
-            if let Some((name, _)) = options.iter().find(|(name, _)| !is_option(scheme, name)) {
-                return Err(refused(format!("the store has no option {name}")));
-            }
-            let (store, _) = object_store::parse_url_opts(url, options).map_err(|error| refused(error.to_string()))?;
-            Ok(Arc::from(store))
+        "s3" | "s3a" => {
+            let builder = AmazonS3Builder::from_env().with_url(url.as_str());
+            let builder = configure(url, builder, options, AmazonS3Builder::with_config)?;
+            Ok(Arc::new(builder.build().map_err(|error| refused(error.to_string()))?))
+        }
+        "gs" => {
+            let builder = GoogleCloudStorageBuilder::from_env().with_url(url.as_str());
+            let builder = configure(url, builder, options, GoogleCloudStorageBuilder::with_config)?;
+            Ok(Arc::new(builder.build().map_err(|error| refused(error.to_string()))?))
+        }
+        "az" | "azure" | "abfs" | "abfss" => {
+            let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
+            let builder = configure(url, builder, options, MicrosoftAzureBuilder::with_config)?;
+            Ok(Arc::new(builder.build().map_err(|error| refused(error.to_string()))?))
         }
         other => Err(refused(format!("scheme {other} is not known"))),
     }
 }
 
-/// Whether the store of a scheme knows an option: a name that is misspelt would be passed over in silence.
-fn is_option(scheme: &str, name: &str) -> bool {
-    match scheme {
+/// Options come on top of what the environment says (`AWS_*`, `GOOGLE_*`, `AZURE_*`): on Kubernetes, that is where credentials are.
+fn configure<B, K: FromStr>(
+    url: &Url,
+    builder: B,
+    options: &HashMap<String, String>,
+    with: impl Fn(B, K, String) -> B,
+) -> Result<B, LakeError> {
+    options.iter().try_fold(builder, |builder, (name, value)| match name.to_ascii_lowercase().parse() {
+        Ok(key) => Ok(with(builder, key, value.clone())),
+        // A name that is misspelt would be passed over in silence.
+        Err(_) => Err(LakeError::Address { url: shown(url), detail: format!("the store has no option {name}") }),
+    })
+}
+
+/// Whether the store that an address names knows an option; a folder knows none.
+pub fn knows_option(url: &str, name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    match url.split_once("://").map_or("file", |(scheme, _)| scheme) {
         "s3" | "s3a" => name.parse::<AmazonS3ConfigKey>().is_ok(),
         "gs" => name.parse::<GoogleConfigKey>().is_ok(),
-        _ => name.parse::<AzureConfigKey>().is_ok(),
+        "az" | "azure" | "abfs" | "abfss" => name.parse::<AzureConfigKey>().is_ok(),
+        _ => false,
     }
 }
 
@@ -68,6 +91,9 @@ mod tests {
         assert!(open("file:///tmp/lake", "").is_ok());
         let error = open("s3://user:secret@bucket/path?token=secret", "aws_acces_key_id").unwrap_err();
         assert!(error.contains("no option aws_acces_key_id") && !error.contains("secret"), "{error}");
+        assert!(knows_option("s3://bucket/path", "AWS_Region") && !knows_option("s3://bucket/path", "account_name"));
+        assert!(knows_option("abfss://box@account.dfs.core.windows.net/path", "account_name"));
+        assert!(!knows_option("file:///tmp/lake", "region") && !knows_option("/tmp/lake", "region"));
         let error = open("hdfs://name/path", "").unwrap_err();
         assert!(error.contains("scheme hdfs is not known; expected file:///path"), "{error}");
     }

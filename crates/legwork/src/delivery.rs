@@ -46,17 +46,24 @@ impl Kept {
         if !has_store(config) {
             return Ok(None);
         }
+        let url = lake_url(config);
+        // Either may be a folder, or in another cloud. What nobody knows goes to the store, which says so.
         let options = options(config);
+        let of_lake = |name: &str| legwork_lake::knows_option(&url, name);
+        let of_store = |name: &str| legwork_lake::knows_option(&config.store.url, name) || !of_lake(name);
+        let chosen = |is_wanted: &dyn Fn(&str) -> bool| {
+            let wanted = options.iter().filter(|(name, _)| is_wanted(name));
+            wanted.map(|(name, value)| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>()
+        };
         let store = SlateConfig {
-            options: options.clone(),
+            options: chosen(&of_store),
             checkpoint_every: config.store.checkpoint_every.duration(),
             ..SlateConfig::new(&config.store.url)
         };
         let store = SlateStore::open(store).await.map_err(|error| {
             ConfigError(format!("store.url {}: {error}; memory: in its place keeps nothing", config.store.url))
         })?;
-        let url = lake_url(config);
-        let lake = Lake::open(&url, &options.into_iter().collect(), lake_config(config))
+        let lake = Lake::open(&url, &chosen(&of_lake).into_iter().collect(), lake_config(config))
             .map_err(|error| ConfigError(format!("lake.url {url}: {error}")))?;
         Ok(Some(Kept { store: Arc::new(store), tables: Arc::new(LakeTables::new(lake)) }))
     }

@@ -175,7 +175,7 @@ impl Device {
             }
             _ => {
                 ping.rep = self.reps.local(ping.rep);
-                let is_full = self.n_open >= params.chunk_len;
+                let is_full = self.is_full(params);
                 self.append(params, &ping, revision);
                 Taken::InOrder(is_full)
             }
@@ -233,7 +233,7 @@ impl Device {
 
     #[inline]
     pub(crate) fn append(&mut self, params: &Params, ping: &Ping, revision: u32) {
-        if self.n_open >= params.chunk_len {
+        if self.is_full(params) {
             self.seal(params);
         }
         let n_rows = self.rows.n_open();
@@ -255,6 +255,17 @@ impl Device {
         self.open.push(ping);
         self.n_open += 1;
         self.battery_pct = ping.battery_pct;
+    }
+
+    /// Whether the next ping begins a chunk. Chunks differ in length by when they began, so that devices that ping in step do not seal
+    /// theirs between the same two checkpoints.
+    #[inline]
+    fn is_full(&self, params: &Params) -> bool {
+        let spread = params.chunk_len / 4;
+        self.n_open >= params.chunk_len - spread && {
+            let scattered = (self.open_first_us() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            u64::from(self.n_open - (params.chunk_len - spread)) >= scattered % u64::from(2 * spread + 1)
+        }
     }
 
     /// Closes the open chunk.

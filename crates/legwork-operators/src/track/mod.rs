@@ -62,7 +62,7 @@ use crate::{Need, Operator};
 const TABLES: [Table; 5] =
     [Table::DeviceMovement, Table::RepPositions, Table::Stays, Table::Trips, Table::DeviceCoverage];
 
-/// Pings in a chunk: the state at its start is spread over so many, and a late ping folds about half as many again.
+/// Pings in a chunk, by a quarter more or less: the state at its start is spread over so many, and a late ping folds about half as many again.
 const CHUNK_LEN: u32 = 128;
 
 /// Pings that wait to be put among the others, in all devices: so many may in any case.

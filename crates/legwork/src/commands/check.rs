@@ -32,7 +32,7 @@ pub(super) enum Status {
 pub(super) struct Findings {
     found: Vec<Finding>,
     /// Whether trying again cannot help.
-    is_config: bool,
+    pub(super) is_config: bool,
 }
 
 impl Findings {
@@ -63,12 +63,13 @@ pub(crate) async fn run(args: CheckArgs) -> Result<()> {
     });
     let brokers = brokers.await?;
     findings.found.extend(brokers.found);
+    findings.is_config |= brokers.is_config;
     print(&findings.found, args.json)?;
     let n_failed = findings.found.iter().filter(|finding| finding.status == Status::Failed).count();
     let told = format!("{n_failed} of {} checks failed", findings.found.len());
     match n_failed {
         0 => Ok(()),
-        _ if brokers.is_config => bail!(Failure::Config(ConfigError(told))),
+        _ if findings.is_config => bail!(Failure::Config(ConfigError(told))),
         _ => bail!(Failure::Temporary(told)),
     }
 }

@@ -28,6 +28,7 @@ pub(super) async fn check_kept(config: &Config, findings: &mut Findings) {
             return;
         }
         Err(error) => {
+            findings.is_config = crate::exit::is_config(&error);
             findings.add(hop, Status::Failed, format!("{error:#}"));
             return;
         }

@@ -88,7 +88,7 @@ pub(crate) struct Params {
     pub(crate) track: TrackConfig,
     pub(crate) window_us: i64,
     pub(crate) late_horizon_us: i64,
-    /// Pings in a chunk. More make the states remembered at their starts cheaper, late pings dearer.
+    /// Pings in a chunk, by a quarter more or less. More make the states remembered at their starts cheaper, late pings dearer.
     pub(crate) chunk_len: u32,
 }
 
