@@ -234,7 +234,7 @@ def test_check_names_lanes_that_do_not_go_on(kafka, registry, topics, up):
     assert "made with the settings" in findings("--set", "time.window=1m", code=75)["lane"]["message"]
     shutil.rmtree(folder / "store" / "lanes")
     assert "has no checkpoint" in findings(code=75)["lane"]["message"]
-    assert findings("--set", "store.url=file:///proc/nothing", code=75)["store"]["status"] == "failed"
+    assert findings("--set", "store.url=file:///proc/nothing", code=78)["store"]["status"] == "failed"
 
 
 def produce_tracked(kafka, registry, topic, tracked):

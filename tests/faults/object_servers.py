@@ -1,4 +1,4 @@
-"""Object stores of three kinds on this machine: moto's S3, fake-gcs-server, Azurite."""
+"""Object stores of three kinds on this machine: moto's S3, a small GCS (gcs_server.py), Azurite."""
 
 import base64
 import datetime
@@ -23,9 +23,10 @@ BUCKET = "legwork"
 
 
 class Server:
-    """A process that serves BUCKET. `options`: what Legwork needs to know beside where it is; `environ`: the same as its environment."""
+    """A process that serves BUCKET. `endpoint`: the option of Legwork that says where it is; `environ`: what else Legwork needs to know;
+    `programs`: of which one must be there."""
 
-    options, environ = {}, {}
+    environ, programs = {}, ()
 
     def __init__(self, folder):
         self.port, self.log_path = free_port(), folder / "objects.log"
@@ -61,8 +62,7 @@ class Server:
 
 class S3(Server):
     scheme = "s3"
-    options = {"access_key_id": "test", "secret_access_key": "test", "region": "us-east-1", "allow_http": "true"}
-    environ = {f"AWS_{name.upper()}": value for name, value in options.items()}
+    environ = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
     endpoint = "endpoint"
 
     def command(self, folder):
@@ -86,28 +86,27 @@ class S3(Server):
 
 class Gcs(Server):
     scheme = "gs"
-    options = {"skip_signature": "true", "allow_http": "true"}
-    environ = {f"GOOGLE_{name.upper()}": value for name, value in options.items()}
+    # skip_signature is not enough: a write asks the metadata server for a token all the same.
+    account = {"disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+    environ = {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(account), "GOOGLE_ALLOW_HTTP": "true"}
     endpoint = "base_url"
-    needs = "go"
 
     def command(self, folder):
-        program = "github.com/fsouza/fake-gcs-server@v1.56.1"
-        return ["go", "run", program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(self.port), "-backend", "memory"]
+        return [sys.executable, str(Path(__file__).with_name("gcs_server.py")), str(self.port)]
 
     def make_bucket(self):
-        self.ask("storage/v1/b?project=legwork", "POST", json.dumps({"name": BUCKET}).encode(), **{"content-type": "application/json"})
+        self.ask(BUCKET, "PUT", b"")
 
     def names(self, prefix):
-        page, names = "", []
-        while page is not None:
-            found = json.loads(self.ask(f"storage/v1/b/{BUCKET}/o?" + urllib.parse.urlencode({"prefix": prefix, "pageToken": page})))
-            names += [item["name"] for item in found.get("items", [])]
-            page = found.get("nextPageToken")
+        token, names = "", []
+        while token is not None:
+            found = xml.fromstring(self.ask(f"{BUCKET}?" + urllib.parse.urlencode({"list-type": "2", "prefix": prefix, "continuation-token": token})))
+            names += [item.findtext("Key") for item in found.iter("Contents")]
+            token = found.findtext("NextContinuationToken")
         return names
 
     def content(self, name):
-        return self.ask(f"storage/v1/b/{BUCKET}/o/{urllib.parse.quote(name, safe='')}?alt=media")
+        return self.ask(f"{BUCKET}/{urllib.parse.quote(name)}")
 
 
 class Azure(Server):
@@ -115,14 +114,13 @@ class Azure(Server):
     account = "devstoreaccount1"
     # Azurite's own, in its documentation.
     key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-    options = {"account_name": account, "account_key": key, "allow_http": "true"}
     environ = {"AZURE_STORAGE_ACCOUNT_NAME": account, "AZURE_STORAGE_ACCOUNT_KEY": key, "AZURE_ALLOW_HTTP": "true"}
     endpoint = "endpoint"
-    needs = "npx"
+    programs = ("azurite-blob", "npx")
 
     def command(self, folder):
-        azurite = ["npx", "--yes", "--package=azurite@3", "azurite-blob", "--location", str(folder / "azurite")]
-        return [*azurite, "--blobPort", str(self.port), "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
+        program = ["azurite-blob"] if shutil.which("azurite-blob") else ["npx", "--yes", "--package=azurite@3", "azurite-blob"]
+        return [*program, "--inMemoryPersistence", "--blobPort", str(self.port), "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
 
     def signed(self):
         """A shared access signature for everything in the account, for a day."""
@@ -150,6 +148,5 @@ class Azure(Server):
 
 
 def missing(kind):
-    """The program that a kind of server needs and that is not there."""
-    needs = getattr(kind, "needs", None)
-    return needs if needs and not shutil.which(needs) else None
+    """What a kind of server needs, where none of it is there."""
+    return " or ".join(kind.programs) if kind.programs and not any(map(shutil.which, kind.programs)) else None

@@ -14,19 +14,20 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture(params=[S3, Gcs, Azure], ids=lambda kind: kind.scheme)
-def server(request, tmp_path):
-    """A server of objects with the bucket."""
+def server(request, tmp_path, monkeypatch):
+    """A server of objects with the bucket; what Legwork needs to be let in is in the environment."""
     if missing(request.param):
         pytest.skip(f"{missing(request.param)} is not installed: NOT TESTED on {request.param.scheme}://")
     server = request.param(tmp_path)
+    for name, value in server.environ.items():
+        monkeypatch.setenv(name, value)
     yield server
     server.stop()
 
 
 def options(server, address):
-    """What Legwork is told of a server behind an address."""
-    path = f"/{server.account}" if isinstance(server, Azure) else ""
-    return {**server.options, server.endpoint: address + path}
+    """Where Legwork finds a server that is behind an address."""
+    return {server.endpoint: f"{address}/{server.account}" if isinstance(server, Azure) else address}
 
 
 def test_a_failing_object_store_loses_and_doubles_nothing(server, topics, cluster, sending, tmp_path):

@@ -266,7 +266,10 @@ impl AvroWriters {
                         Ok(decoder) => Slot::Decoder(Box::new(decoder)),
                         Err(why) => Slot::Refused(why),
                     },
-                    Lookup::Refused(why) => Slot::Refused(why.to_string()),
+                    // Not kept here: the client knows which refusals are final.
+                    Lookup::Refused(why) => {
+                        return Err(Pushed::Rejected(RejectReason::IncompatibleSchema, why.to_string()));
+                    }
                     Lookup::Missing(detail) => return Err(Pushed::Rejected(RejectReason::UnknownSchema, detail)),
                     Lookup::Pending => return Err(Pushed::Blocked(Blocked::Pending { schema_id })),
                     Lookup::Unavailable(detail) => {

@@ -18,9 +18,9 @@ const TIME_US: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402
 const DAYS: std::ops::RangeInclusive<i32> = -719_162..=2_932_896;
 
 /// Measurements that a device may not know: it then says -1 or NaN, which becomes null. The second says whether a negative value
-/// means unknown.
+/// means unknown. A negative accuracy does not: by it iOS says that it does not trust the fix.
 const UNKNOWABLE: [(&str, bool); 7] = [
-    ("accuracy_m", true),
+    ("accuracy_m", false),
     ("speed_mps", true),
     ("course_deg", true),
     ("battery_pct", true),
@@ -29,7 +29,7 @@ const UNKNOWABLE: [(&str, bool); 7] = [
     ("duration_s", true),
 ];
 
-/// Replaces what stands for "unknown" by null: negative or not finite accuracy, speed, course, battery, odometer and duration,
+/// Replaces what stands for "unknown" by null: negative or not finite speed, course, battery, odometer and duration, accuracies and
 /// altitudes that are not finite, and empty optional ids. *Shape:* as `batch`, which must be canonical.
 pub fn normalise(kind: Kind, batch: &RecordBatch) -> RecordBatch {
     let schema = kind.schema();
@@ -82,7 +82,7 @@ fn known<T: ArrowPrimitiveType>(
     Some(Arc::new(kept.collect::<PrimitiveArray<T>>()))
 }
 
-/// Rows of a canonical batch that no operator should see: row, reason, detail; several for one row if several things are wrong.
+/// Rows of a canonical batch that no operator should see, ascending: row, reason, detail; several for one row if several things are wrong.
 pub fn validate(kind: Kind, batch: &RecordBatch) -> Vec<(u32, RejectReason, String)> {
     let mut found = Found { faults: Vec::new() };
     let schema = kind.schema();
@@ -119,6 +119,7 @@ pub fn validate(kind: Kind, batch: &RecordBatch) -> Vec<(u32, RejectReason, Stri
             }
         }
     }
+    found.faults.sort_by_key(|(row, ..)| *row);
     found.faults
 }
 

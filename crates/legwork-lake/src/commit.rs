@@ -1,6 +1,6 @@
 //! Rows of lanes into a table, once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -78,6 +78,15 @@ fn decide(at: Option<u32>, through: u32) -> Option<LaneOutcome> {
     }
 }
 
+/// What was tried so far, and what became of it.
+#[derive(Default)]
+struct Tried {
+    /// Versions that a commit of ours may be.
+    versions: BTreeSet<u64>,
+    /// Lanes of those that are.
+    landed: HashSet<LaneId>,
+}
+
 /// Files written for some lanes, not committed yet.
 struct Staged {
     /// What the table held of each lane when the files were written.
@@ -105,7 +114,7 @@ impl Lake {
         }
         let log = self.log(table)?;
         let _one_at_a_time = log.committing.lock().await;
-        let attempts = Attempts { table, log: &log, lanes: &lanes };
+        let attempts = Attempts { table, log: &log, lanes: &lanes, id: uuid::Uuid::new_v4().simple().to_string() };
         let done = tokio::time::timeout(self.inner.config.commit_timeout, attempts.run()).await;
         let limit = self.inner.config.commit_timeout;
         done.unwrap_or_else(|_| {
@@ -131,11 +140,13 @@ struct Attempts<'a> {
     table: &'a LakeTable,
     log: &'a TableLog,
     lanes: &'a [LaneCommit],
+    /// Tells the commits of these attempts from all others.
+    id: String,
 }
 
 impl Attempts<'_> {
     async fn run(&self) -> Result<Committed, LakeError> {
-        let (mut staged, mut tried) = (None, HashSet::new());
+        let (mut staged, mut tried) = (None, Tried::default());
         let mut last = None;
         for n_attempts in 0..ATTEMPTS_MAX {
             pause(n_attempts).await;
@@ -165,22 +176,21 @@ impl Attempts<'_> {
     async fn attempt(
         &self,
         staged: &mut Option<Staged>,
-        tried: &mut HashSet<LaneId>,
+        tried: &mut Tried,
     ) -> Result<Result<Committed, CommitFailure>, LakeError> {
         let version = self.log.ready(self.table).await?;
+        self.look_for_landed(version.number(), tried).await?;
         let decided = |commit: &LaneCommit| decide(version.transactions.get(&commit.lane).copied(), commit.through);
         let pending: Vec<&LaneCommit> = self.lanes.iter().filter(|commit| decided(commit).is_none()).collect();
-        let outcomes = |done: &HashSet<LaneId>| {
-            let outcome = |commit: &LaneCommit| match decided(commit) {
-                // Ours, of an attempt whose answer was lost.
-                Some(LaneOutcome::AlreadyThere) | None if done.contains(&commit.lane) => LaneOutcome::Done,
-                Some(outcome) => outcome,
-                None => LaneOutcome::Done,
-            };
-            self.lanes.iter().map(|commit| (commit.lane.clone(), outcome(commit))).collect()
+        let outcome = |commit: &LaneCommit| match decided(commit) {
+            // Of an attempt whose answer was lost.
+            Some(_) if tried.landed.contains(&commit.lane) => LaneOutcome::Done,
+            Some(outcome) => outcome,
+            None => LaneOutcome::Done,
         };
+        let lanes: Vec<_> = self.lanes.iter().map(|commit| (commit.lane.clone(), outcome(commit))).collect();
         if pending.is_empty() {
-            return Ok(Ok(Committed { version: version.number(), lanes: outcomes(tried) }));
+            return Ok(Ok(Committed { version: version.number(), lanes }));
         }
         self.stage(&version, &pending, staged).await?;
         let files = staged.iter().flat_map(|staged| staged.files.iter().cloned());
@@ -188,15 +198,25 @@ impl Attempts<'_> {
         let transactions = pending.iter().map(|commit| (commit.lane.clone(), commit.through)).collect();
         let operation =
             DeltaOperation::Write { mode: SaveMode::Append, partition_by: Some(vec![DAY.to_owned()]), predicate: None };
-        tried.extend(pending.iter().map(|commit| commit.lane.clone()));
+        tried.versions.insert(version.number() + 1);
         let n_files = actions.len();
-        let number = match self.log.commit(Some(&version), actions, operation, transactions).await {
+        let number = match self.log.commit_as(&self.id, Some(&version), actions, operation, transactions).await {
             Ok(number) => number,
             Err(failure) => return Ok(Err(failure)),
         };
         info!(table = self.table.name(), version = number, n_lanes = pending.len(), n_files, "committed to the lake");
         self.log.checkpoint(number, CHECKPOINT_EVERY).await;
-        Ok(Ok(Committed { version: number, lanes: outcomes(tried) }))
+        Ok(Ok(Committed { version: number, lanes }))
+    }
+
+    /// Whose the versions are that were tried, up to `newest`. That a lane is in the table does not say who brought it there, nor that its
+    /// files are not there that somebody else did: they may be compacted by now.
+    async fn look_for_landed(&self, newest: u64, tried: &mut Tried) -> Result<(), LakeError> {
+        while let Some(version) = tried.versions.first().copied().filter(|version| *version <= newest) {
+            tried.landed.extend(self.log.lanes_committed(&self.id, version).await?);
+            tried.versions.remove(&version);
+        }
+        Ok(())
     }
 
     /// Writes the pending lanes' files, unless an attempt before this one has written just these. Files of an attempt whose lanes were

@@ -6,6 +6,7 @@
 
 #![warn(missing_docs)]
 
+mod azure;
 mod commit;
 mod error;
 mod files;

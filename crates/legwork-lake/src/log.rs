@@ -180,7 +180,7 @@ impl TableLog {
                     Some(evolution) => evolution,
                 },
             };
-            match self.commit(version.as_deref(), actions, operation, Vec::new()).await {
+            match self.commit(version.as_deref(), actions, operation).await {
                 Ok(number) => debug!(table = self.name(), number, "table made or given new columns"),
                 Err(CommitFailure::Refused(error)) => return Err(error),
                 // The next round sees what became of it.
@@ -196,6 +196,17 @@ impl TableLog {
         base: Option<&Version>,
         actions: Vec<Action>,
         operation: DeltaOperation,
+    ) -> Result<u64, CommitFailure> {
+        self.commit_as(&uuid::Uuid::new_v4().simple().to_string(), base, actions, operation, Vec::new()).await
+    }
+
+    /// Commits the version after `base`, or version 0, under an id by which [`TableLog::lanes_committed`] tells it from others.
+    pub(crate) async fn commit_as(
+        &self,
+        id: &str,
+        base: Option<&Version>,
+        actions: Vec<Action>,
+        operation: DeltaOperation,
         lanes: Vec<(LaneId, u32)>,
     ) -> Result<u64, CommitFailure> {
         let now_ms = chrono::Utc::now().timestamp_millis();
@@ -206,6 +217,7 @@ impl TableLog {
             .with_max_retries(0)
             .with_create_checkpoint(false)
             .with_cleanup_expired_logs(Some(false))
+            .with_metadata([(transactions::COMMIT_ID.to_owned(), id.into())])
             .with_application_transactions(lanes.into_iter().map(transaction).collect());
         let commit = CommitBuilder::from(properties).with_actions(actions).build(
             base.map(|base| &base.delta as _),
@@ -233,6 +245,18 @@ impl TableLog {
                 source => CommitFailure::Unknown(source.to_string()),
             }),
             Err(error) => Err(CommitFailure::Unknown(error.to_string())),
+        }
+    }
+
+    /// Lanes of a version's commit, if it was made under this id.
+    pub(crate) async fn lanes_committed(&self, id: &str, version: u64) -> Result<Vec<LaneId>, LakeError> {
+        let read = async {
+            let commit = self.log.read_commit_entry(version).await;
+            commit.map_err(|error| LakeError::delta(&self.name, READ, error))
+        };
+        match self.within(READ, read).await? {
+            Some(commit) => transactions::lanes_under(&self.name, id, &commit),
+            None => Ok(Vec::new()),
         }
     }
 

@@ -12,6 +12,7 @@ use object_store::memory::InMemory;
 use url::Url;
 
 use crate::LakeError;
+use crate::azure::FromOffset;
 use crate::local::DurableLocal;
 
 /// The store at the root of an address: the bucket, the disk.
@@ -36,7 +37,7 @@ pub(crate) fn open(url: &Url, options: &HashMap<String, String>) -> Result<Arc<d
         "az" | "azure" | "abfs" | "abfss" => {
             let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str());
             let builder = configure(url, builder, options, MicrosoftAzureBuilder::with_config)?;
-            Ok(Arc::new(builder.build().map_err(|error| refused(error.to_string()))?))
+            Ok(Arc::new(FromOffset(builder.build().map_err(|error| refused(error.to_string()))?)))
         }
         other => Err(refused(format!("scheme {other} is not known"))),
     }

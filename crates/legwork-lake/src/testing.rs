@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::{
@@ -12,13 +13,13 @@ use arrow::array::{
 use arrow::datatypes::{Int64Type, Schema};
 use async_trait::async_trait;
 use datafusion::prelude::SessionContext;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use legwork_types::{LaneId, Table};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 use url::Url;
@@ -132,6 +133,10 @@ pub(crate) enum Fault {
     HangAfter,
     /// Nothing comes back, and it is written when nobody waits any more.
     Late,
+    /// It is written once [`FaultyStore::let_go`] is called.
+    Held,
+    /// It is written, an error comes back once [`FaultyStore::let_go`] is called.
+    HeldAfter,
 }
 
 /// A store whose writes to paths that contain a word go wrong, in the order of the faults given.
@@ -140,6 +145,12 @@ pub(crate) struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     faults: Mutex<HashMap<&'static str, Vec<Option<Fault>>>>,
     pub(crate) n_calls: Mutex<HashMap<&'static str, usize>>,
+    held: tokio::sync::Notify,
+    n_held: AtomicUsize,
+    /// Milliseconds that its clock is ahead; and was, when an object was written.
+    clock: Mutex<(i64, HashMap<Path, i64>)>,
+    /// Lists from an offset begin at the start.
+    pub(crate) has_no_offsets: AtomicBool,
 }
 
 impl FaultyStore {
@@ -148,7 +159,15 @@ impl FaultyStore {
     }
 
     pub(crate) fn over(inner: Arc<dyn ObjectStore>) -> Arc<FaultyStore> {
-        Arc::new(FaultyStore { inner, faults: Mutex::default(), n_calls: Mutex::default() })
+        Arc::new(FaultyStore {
+            inner,
+            faults: Mutex::default(),
+            n_calls: Mutex::default(),
+            held: tokio::sync::Notify::new(),
+            n_held: AtomicUsize::new(0),
+            clock: Mutex::default(),
+            has_no_offsets: AtomicBool::new(false),
+        })
     }
 
     /// The next writes to paths that contain `word` go like this; none: well.
@@ -161,6 +180,35 @@ impl FaultyStore {
     /// Faults that have not happened yet.
     pub(crate) fn n_faults_left(&self) -> usize {
         self.faults.lock().values().map(Vec::len).sum()
+    }
+
+    /// Waits until a write is held.
+    pub(crate) async fn holds(&self) {
+        while self.n_held.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lets the write go that is held.
+    pub(crate) fn let_go(&self) {
+        self.held.notify_one();
+    }
+
+    async fn hold(&self) {
+        self.n_held.fetch_add(1, Ordering::Relaxed);
+        self.held.notified().await;
+        self.n_held.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Time passes for the store.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.clock.lock().0 += i64::try_from(time.as_millis()).unwrap();
+    }
+
+    /// An object with the time at which it was written.
+    fn dated(ahead_ms: &HashMap<Path, i64>, object: ObjectMeta) -> ObjectMeta {
+        let ahead_ms = ahead_ms.get(&object.location).copied().unwrap_or(0);
+        ObjectMeta { last_modified: object.last_modified + chrono::TimeDelta::milliseconds(ahead_ms), ..object }
     }
 
     fn next(&self, location: &Path) -> Option<Fault> {
@@ -189,6 +237,10 @@ fn broken() -> Error {
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.count("put");
+        let written_at = |clock: &mut (i64, HashMap<Path, i64>)| clock.1.insert(location.clone(), clock.0);
+        if options.mode == PutMode::Overwrite || self.inner.head(location).await.is_err() {
+            written_at(&mut self.clock.lock());
+        }
         match self.next(location) {
             None => self.inner.put_opts(location, payload, options).await,
             Some(Fault::Fail) => Err(broken()),
@@ -209,6 +261,15 @@ impl ObjectStore for FaultyStore {
                 self.inner.put_opts(location, payload, options).await?;
                 std::future::pending().await
             }
+            Some(Fault::Held) => {
+                self.hold().await;
+                self.inner.put_opts(location, payload, options).await
+            }
+            Some(Fault::HeldAfter) => {
+                self.inner.put_opts(location, payload, options).await?;
+                self.hold().await;
+                Err(broken())
+            }
         }
     }
 
@@ -222,7 +283,8 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.count("get");
-        self.inner.get_opts(location, options).await
+        let found = self.inner.get_opts(location, options).await?;
+        Ok(GetResult { meta: FaultyStore::dated(&self.clock.lock().1, found.meta.clone()), ..found })
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -232,12 +294,17 @@ impl ObjectStore for FaultyStore {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         self.count("list");
-        self.inner.list(prefix)
+        let ahead_ms = self.clock.lock().1.clone();
+        let listed = self.inner.list(prefix);
+        listed.map_ok(move |object| FaultyStore::dated(&ahead_ms, object)).boxed()
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         self.count("list");
-        self.inner.list_with_offset(prefix, offset)
+        match self.has_no_offsets.load(Ordering::Relaxed) {
+            true => self.inner.list(prefix),
+            false => self.inner.list_with_offset(prefix, offset),
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -259,7 +326,7 @@ pub(crate) fn numbers(transactions: &HashMap<LaneId, u32>) -> Vec<(String, u32)>
 
 /// Paths below a folder of the store.
 pub(crate) async fn paths(store: &dyn ObjectStore, folder: &str) -> Vec<String> {
-    let listed: Vec<_> = futures::TryStreamExt::try_collect(store.list(Some(&Path::from(folder)))).await.unwrap();
+    let listed: Vec<_> = store.list(Some(&Path::from(folder))).try_collect().await.unwrap();
     let mut paths: Vec<String> = listed.into_iter().map(|object: ObjectMeta| object.location.to_string()).collect();
     paths.sort();
     paths

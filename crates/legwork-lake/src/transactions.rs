@@ -28,14 +28,25 @@ pub(crate) type Transactions = Arc<HashMap<LaneId, u32>>;
 const APP: &str = "legwork:";
 const READ: &str = "read";
 
+/// Field of a commit's `commitInfo` that tells it from all others, as other engines call it, too.
+pub(crate) const COMMIT_ID: &str = "txnId";
+
 /// The application id of a lane.
 pub(crate) fn app_id(lane: &LaneId) -> String {
     format!("{APP}{lane}")
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Line {
     txn: Option<Txn>,
+    commit_info: Option<CommitInfo>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CommitInfo {
+    txn_id: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -54,16 +65,35 @@ fn note(table: &str, found: &mut HashMap<LaneId, u32>, app_id: &str, version: i6
     Ok(())
 }
 
+fn lines(table: &str, commit: &[u8]) -> impl Iterator<Item = Result<Line, LakeError>> {
+    let lines = commit.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    lines.map(move |line| {
+        serde_json::from_slice(line)
+            .map_err(|error| LakeError::damaged(table, format!("a commit of its log is not JSON: {error}")))
+    })
+}
+
 /// Adds what one commit says.
 fn apply_commit(table: &str, found: &mut HashMap<LaneId, u32>, commit: &[u8]) -> Result<(), LakeError> {
-    for line in commit.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-        let line: Line = serde_json::from_slice(line)
-            .map_err(|error| LakeError::damaged(table, format!("a commit of its log is not JSON: {error}")))?;
-        if let Some(txn) = line.txn {
+    for line in lines(table, commit) {
+        if let Some(txn) = line?.txn {
             note(table, found, &txn.app_id, txn.version)?;
         }
     }
     Ok(())
+}
+
+/// Lanes of a commit that was made under this id; none of another one.
+pub(crate) fn lanes_under(table: &str, id: &str, commit: &[u8]) -> Result<Vec<LaneId>, LakeError> {
+    let (mut found, mut is_ours) = (HashMap::new(), false);
+    for line in lines(table, commit) {
+        let Line { txn, commit_info } = line?;
+        is_ours |= commit_info.is_some_and(|info| info.txn_id.is_some_and(|found| found == id));
+        if let Some(txn) = txn {
+            note(table, &mut found, &txn.app_id, txn.version)?;
+        }
+    }
+    Ok(if is_ours { found.into_keys().collect() } else { Vec::new() })
 }
 
 /// What version `version` holds. `known`: what an older version holds.
@@ -204,6 +234,16 @@ mod tests {
         {
             assert_eq!(parse_checkpoint(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_commit_is_told_by_its_id() {
+        let commit = br#"{"commitInfo":{"txnId":"one","operation":"WRITE"}}
+{"txn":{"appId":"legwork:field.calls.v1/3","version":7,"lastUpdated":1}}
+"#;
+        assert_eq!(lanes_under("calls", "one", commit).unwrap(), [LaneId::new("field.calls.v1", 3)]);
+        assert_eq!(lanes_under("calls", "two", commit).unwrap(), []);
+        assert_eq!(lanes_under("calls", "7", br#"{"commitInfo":{"txnId":7}}"#).unwrap(), [], "of another engine");
     }
 
     #[test]

@@ -7,10 +7,10 @@ use datafusion::sql::sqlparser::ast::{
     DiscardObject, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, Set, Statement, TableFactor, Value, Visit,
     Visitor,
 };
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
 use crate::depth::check_depth;
+use crate::dialect::Postgres;
 use crate::error;
 use crate::{ErrorKind, QueryError};
 
@@ -90,10 +90,9 @@ impl Checked {
 /// Parses one statement and passes it if it only reads. *Errors:* `Statement` with 42601 for syntax and for more than one statement,
 /// `Forbidden` with 42501 for what is not on the list, `Limit` with 54000 or 54001 for what is too long or too deep.
 pub fn check(sql: &str) -> Result<Checked, QueryError> {
-    let dialect = PostgreSqlDialect {};
-    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|e| error::syntax(&e.to_string()))?;
+    let tokens = Tokenizer::new(&Postgres, sql).tokenize_with_location().map_err(|e| error::syntax(&e.to_string()))?;
     check_depth(&tokens).map_err(error::too_complex)?;
-    let parser = DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(RECURSION_MAX).build();
+    let parser = DFParserBuilder::new(tokens).with_dialect(&Postgres).with_recursion_limit(RECURSION_MAX).build();
     let statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(|e| error::of_parser(&e))?;
     let n_statements = statements.len();
     match statements.into_iter().next() {

@@ -10,6 +10,24 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 pub(crate) const EXPRESSION_TOKENS_MAX: usize = 2_000;
 /// Brackets and CASEs within each other.
 const LEVELS_MAX: usize = 200;
+/// Calls with a syntax of their own (`CAST(x AS int)`, `ARRAY[...]`) within each other: where there is anything wrong in one, the parser reads
+/// what it holds once more as a call like any other, what that holds four times, and so on.
+const SPECIAL_CALLS_MAX: usize = 10;
+const SPECIAL_CALLS: &[Keyword] = &[
+    Keyword::ARRAY,
+    Keyword::CAST,
+    Keyword::CEIL,
+    Keyword::CONVERT,
+    Keyword::EXTRACT,
+    Keyword::FLOOR,
+    Keyword::OVERLAY,
+    Keyword::POSITION,
+    Keyword::SAFE_CAST,
+    Keyword::SUBSTR,
+    Keyword::SUBSTRING,
+    Keyword::TRIM,
+    Keyword::TRY_CAST,
+];
 /// UNION, INTERSECT and EXCEPT in a statement.
 pub(crate) const SET_OPERATIONS_MAX: usize = 200;
 
@@ -18,6 +36,7 @@ pub(crate) const SET_OPERATIONS_MAX: usize = 200;
 struct Level {
     running: usize,
     most: usize,
+    is_special_call: bool,
 }
 
 impl Level {
@@ -27,15 +46,19 @@ impl Level {
     }
 }
 
-/// *Errors:* what is too long, and the way out.
-pub(crate) fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), String> {
+/// Passes a text whose tree stays within what a stack of 32 MiB holds, also in unoptimised builds. *Errors:* what is too long, and the
+/// way out.
+pub fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), String> {
     let mut levels = vec![Level::default()];
-    let mut n_set_operations = 0;
+    let (mut n_set_operations, mut before) = (0, Keyword::NoKeyword);
     for token in tokens {
+        let is_special_call = SPECIAL_CALLS.contains(&before);
         let is_nested = levels.len() > 1;
         let level = levels.last_mut().expect("the outermost level is never popped");
         match &token.token {
-            Token::LParen | Token::LBracket | Token::LBrace => levels.push(Level::default()),
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                levels.push(Level { is_special_call, ..Level::default() })
+            }
             Token::RParen | Token::RBracket | Token::RBrace => close(&mut levels),
             Token::Comma | Token::SemiColon => level.running = 0,
             Token::Whitespace(_) | Token::EOF => {}
@@ -49,6 +72,16 @@ pub(crate) fn check_depth(tokens: &[TokenWithSpan]) -> Result<(), String> {
                 _ => level.add(1),
             },
             _ => level.add(1),
+        }
+        match &token.token {
+            Token::Whitespace(_) => {}
+            Token::Word(word) if word.quote_style.is_none() => before = word.keyword,
+            _ => before = Keyword::NoKeyword,
+        }
+        if is_special_call && levels.iter().filter(|level| level.is_special_call).count() > SPECIAL_CALLS_MAX {
+            return Err(format!(
+                "a statement may nest {SPECIAL_CALLS_MAX} of CAST, ARRAY, FLOOR, SUBSTRING and the like: use WITH"
+            ));
         }
         if levels.len() > LEVELS_MAX {
             return Err(format!("a statement may nest {LEVELS_MAX} brackets and CASEs"));

@@ -5,6 +5,7 @@ use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::parser::ParserError;
 use legwork_types::{Kind, LiveError};
 
+use crate::held::TooLarge;
 use crate::{ErrorKind, HistoryError, QueryError};
 
 pub(crate) fn syntax(message: &str) -> QueryError {
@@ -68,10 +69,12 @@ pub(crate) fn of_query(error: &DataFusionError, tables: &[String], memory_bytes_
         DataFusionError::ArrowError(arrow, _) => of_arrow(arrow),
         DataFusionError::Execution(message) => statement("22000", message.clone()),
         DataFusionError::External(external) => match external.downcast_ref::<LiveError>() {
+            Some(LiveError::OnlyLive { .. }) => statement("0A000", external.to_string()),
             Some(live) => QueryError { kind: ErrorKind::Retry, sqlstate: "57P01", message: live.to_string() },
-            None => match external.downcast_ref::<HistoryError>() {
-                Some(history) => of_history(history),
-                None => bug(external.to_string()),
+            None => match (external.downcast_ref::<HistoryError>(), external.downcast_ref::<TooLarge>()) {
+                (Some(history), _) => of_history(history),
+                (None, Some(TooLarge(message))) => limit("53200", message.clone()),
+                (None, None) => bug(external.to_string()),
             },
         },
         DataFusionError::Collection(errors) if !errors.is_empty() => of_query(&errors[0], tables, memory_bytes_max),

@@ -4,6 +4,7 @@
 //! [`History`]. What does not: wires,
 //! authentication, writing of any kind. Invariant: no statement reads a file, opens an address or changes anything but its session.
 
+mod arguments;
 mod calendar;
 mod calendars;
 mod catalog;
@@ -11,14 +12,17 @@ mod check;
 mod checked;
 mod clock;
 mod depth;
+mod dialect;
 mod engine;
 mod error;
 mod executor;
 mod functions;
+mod held;
 mod lake;
 mod notices;
 mod options;
 mod pin;
+mod reads;
 mod scan;
 mod session;
 mod settings;
@@ -31,6 +35,8 @@ mod tests;
 mod views;
 
 pub use check::{Checked, check};
+pub use depth::check_depth;
+pub use dialect::Postgres;
 pub use engine::{Engine, ErrorKind, QueryError, QueryResult, Session, TableInfo};
 pub use lake::{History, HistoryError, LakeDay, PinnedTable};
 pub use options::{NowSource, QueryOptions, WeekStart};

@@ -1,6 +1,6 @@
 //! One client's session.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use legwork_types::LiveTables;
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -27,7 +26,9 @@ use crate::calendars;
 use crate::check::{Checked, check};
 use crate::error;
 use crate::executor;
+use crate::held::Held;
 use crate::pin::{Patience, QueryPin};
+use crate::reads::tables_read;
 use crate::settings::{LegworkSettings, parse_time};
 use crate::sql_engine::Shared;
 use crate::stream::{Limits, limited};
@@ -35,6 +36,9 @@ use crate::{ErrorKind, QueryError, QueryResult, Session};
 
 /// Stack of the thread that plans a query: deep plans recurse, and their destruction does too.
 const PLANNING_STACK_BYTES: usize = 32 << 20;
+
+/// A thread that ended with nothing to show.
+const NO_ANSWER: &str = "planning ended without an answer";
 
 /// What sessions answer to `SHOW` where a client has set nothing.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -112,6 +116,21 @@ impl SqlSession {
         self.start(Source::Plan(plan)).await
     }
 
+    /// Names of the tables that a statement reads, itself or in the views that it names; none for one that is no query. *Errors:* as of
+    /// [`Session::query`]; nothing is read.
+    pub async fn tables_read(&self, sql: &str) -> Result<BTreeSet<String>, QueryError> {
+        let Checked::Query(statement) = check(sql)? else { return Ok(BTreeSet::new()) };
+        let state = self.query_state(Arc::default());
+        let planned = on_planning_thread(async move {
+            let plan = state.statement_to_plan(*statement).await?;
+            tables_read(&plan)
+        })?;
+        let planned = planned.await.map_err(|_| error::bug(NO_ANSWER.to_owned()))?;
+        planned.map_err(|failed| {
+            error::of_query(&failed, &self.shared.table_names(), self.shared.options.memory_bytes_max)
+        })
+    }
+
     fn set(&self, name: &str, value: Option<String>) -> Result<(), QueryError> {
         let invalid = |message| QueryError { kind: ErrorKind::Statement, sqlstate: "22023", message };
         if name == "all" || name == "legwork.as_of" {
@@ -175,6 +194,7 @@ impl SqlSession {
         let now_us = self.shared.clock.now_us(state.config_options());
         if let Some(settings) = state.config_mut().options_mut().extensions.get_mut::<LegworkSettings>() {
             settings.now_us = Some(now_us);
+            settings.held = Arc::new(Held::new(self.shared.options.memory_bytes_max));
         }
         state.config_mut().set_extension(pin);
         state
@@ -205,7 +225,7 @@ impl SqlSession {
         let until = Instant::now() + options.lanes_wait.min(limits.deadline.duration_since(Instant::now()) / 2);
         let pin = Arc::new(QueryPin::new(Patience { lanes_wait: options.lanes_wait, until }));
         let executor = executor::handle()?;
-        let (batches, permit) = self.plan_on_thread(source, &limits, permit, (pin.clone(), executor.clone())).await?;
+        let (batches, permit) = self.plan_on_thread(source, &limits, permit, pin.clone()).await?;
         let schema = batches.schema();
         Ok(QueryResult { schema, batches: limited(batches, limits, permit, &executor), notices: pin.notices() })
     }
@@ -217,28 +237,17 @@ impl SqlSession {
         source: Source,
         limits: &Limits,
         permit: OwnedSemaphorePermit,
-        (pin, executor): (Arc<QueryPin>, Handle),
+        pin: Arc<QueryPin>,
     ) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), QueryError> {
         let (state, runtime, live) = (self.query_state(pin), self.query_runtime(), self.shared.live.clone());
         let deadline = limits.deadline;
-        let (send, receive) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("legwork-plan".to_owned()).stack_size(PLANNING_STACK_BYTES);
-        let spawned = thread.spawn(move || {
-            let planned =
-                executor.block_on(async move { timeout_at(deadline, plan(state, source, runtime, live)).await });
-            // A failed send means that the client has gone: all is dropped here, in this order.
-            drop(send.send((planned, permit)));
-        });
-        if let Err(failed) = spawned {
-            return Err(QueryError {
-                kind: ErrorKind::Retry,
-                sqlstate: "53000",
-                message: format!("no thread to plan on: {failed}"),
-            });
-        }
-        match timeout_at(limits.deadline, receive).await {
+        let planned = on_planning_thread(async move {
+            // When the client has gone, all is dropped there, in this order.
+            (timeout_at(deadline, plan(state, source, runtime, live)).await, permit)
+        })?;
+        match timeout_at(limits.deadline, planned).await {
             Err(_) | Ok(Ok((Err(_), _))) => Err(limits.timed_out()),
-            Ok(Err(_)) => Err(error::bug("planning ended without an answer".to_owned())),
+            Ok(Err(_)) => Err(error::bug(NO_ANSWER.to_owned())),
             Ok(Ok((Ok(Err(failed)), _))) => {
                 Err(error::of_query(&failed, &self.shared.table_names(), self.shared.options.memory_bytes_max))
             }
@@ -268,6 +277,24 @@ impl Session for SqlSession {
 
     fn context(&self) -> &SessionContext {
         &self.context
+    }
+}
+
+/// Runs what recurses deeply on a thread of its own. *Errors:* `Retry` when there is no thread to be had.
+fn on_planning_thread<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<oneshot::Receiver<T>, QueryError> {
+    let executor = executor::handle()?;
+    let (send, receive) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("legwork-plan".to_owned()).stack_size(PLANNING_STACK_BYTES);
+    let spawned = thread.spawn(move || drop(send.send(executor.block_on(work))));
+    match spawned {
+        Ok(_) => Ok(receive),
+        Err(failed) => Err(QueryError {
+            kind: ErrorKind::Retry,
+            sqlstate: "53000",
+            message: format!("no thread to plan on: {failed}"),
+        }),
     }
 }
 

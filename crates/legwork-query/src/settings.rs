@@ -8,6 +8,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::config::ConfigOptions;
 
 use crate::calendar::Calendars;
+use crate::held::Held;
 
 /// Settings under the prefix `legwork`.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub(crate) struct LegworkSettings {
     pub(crate) now_us: Option<i64>,
     /// The calendars, read when a query starts that counts business time.
     pub(crate) calendars: Arc<Calendars>,
+    /// What the expressions of this query hold.
+    pub(crate) held: Arc<Held>,
 }
 
 impl LegworkSettings {

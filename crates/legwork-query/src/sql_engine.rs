@@ -16,9 +16,10 @@ use futures::future::BoxFuture;
 use legwork_types::LiveTables;
 use tokio::sync::Semaphore;
 
+use crate::arguments::CheckedArguments;
 use crate::catalog::{self, Schemas};
 use crate::check::RECURSION_MAX;
-use crate::checked::CheckedIntegers;
+use crate::checked::{CheckedExpressions, LongConstants};
 use crate::clock::Clock;
 use crate::error;
 use crate::executor::YieldingJoins;
@@ -126,7 +127,8 @@ fn base_state(
         .with_config(config(options))
         .with_runtime_env(runtime)
         .with_catalog_list(schemas.catalog_list()?)
-        .with_analyzer_rule(Arc::new(CheckedIntegers))
+        .with_analyzer_rule(Arc::new(CheckedExpressions))
+        .with_relation_planners(vec![Arc::new(CheckedArguments)])
         .with_optimizer_rules(optimizer_rules())
         .with_table_factories(Default::default())
         .with_file_formats(Vec::new())
@@ -136,11 +138,12 @@ fn base_state(
     Ok(state)
 }
 
-/// DataFusion's, with ours before the one that takes filters down to the tables.
+/// DataFusion's, with ours before the one that takes filters down to the tables, and after all of them.
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
     let idx = rules.iter().position(|rule| rule.name() == "push_down_filter").unwrap_or(rules.len());
     rules.insert(idx, Arc::new(LocalDays));
+    rules.push(Arc::new(LongConstants));
     rules
 }
 

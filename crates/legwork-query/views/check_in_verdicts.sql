@@ -1,5 +1,5 @@
 -- name: check_in_verdicts
--- doc: A check-in judged by its own fix against the account's fence: in_range, out_of_range or unverifiable, with the reason. track_distance_m and fix_age_s: the device's own track at that time (a stay, else the nearest ping within 15 minutes, where pings are stored), null without one.
+-- doc: A check-in judged by its own fix against the account's fence: in_range, out_of_range or unverifiable, with the reason. A negative accuracy_m, by which a device says that it does not trust its fix, is unverifiable. track_distance_m and fix_age_s: the device's own track at that time (a stay, else the nearest ping within 15 minutes, where pings are stored), null without one.
 -- key: check_in_id, event_time
 WITH positions AS (
     SELECT c.topic, c.partition, c."offset", s.lat, s.lon, 0.0 AS fix_age_s
@@ -12,7 +12,7 @@ WITH positions AS (
     FROM check_ins c
     JOIN gps_pings g
       ON g.device_id = c.device_id AND abs(seconds_between(c.event_time, g.event_time)) <= 900
-    WHERE g.mock IS NOT TRUE
+    WHERE g.mock IS NOT TRUE AND coalesce(g.accuracy_m, 0.0) >= 0.0
 ),
 track AS (
     SELECT topic, partition, "offset", lat, lon, fix_age_s
@@ -40,6 +40,7 @@ judged AS (
                 WHEN distance_m IS NULL THEN 'no_fix'
                 WHEN mock THEN 'mock'
                 WHEN cached THEN 'cached'
+                WHEN accuracy_m < 0.0 THEN 'accuracy'
                 WHEN distance_m <= radius_m AND coalesce(accuracy_m, 0.0) <= radius_m THEN 'inside'
                 WHEN distance_m - coalesce(accuracy_m, 0.0) > radius_m THEN 'outside'
                 ELSE 'accuracy' END AS reason

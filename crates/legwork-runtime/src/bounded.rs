@@ -49,7 +49,7 @@ fn run_to_end(
     name: &dyn Fn(Kind) -> Arc<str>,
     progress: &mut dyn FnMut(FileProgress),
 ) -> Result<BTreeMap<Kind, Lane>, FileError> {
-    let space = Space::open(&config.spill);
+    let space = Space::open(&config.spill, false);
     let config = Arc::new(config);
     // Each with its rows so far: numbers of rows go on from file to file, so that they tell all rows of a lane apart.
     let mut lanes: BTreeMap<Kind, (Lane, i64)> = BTreeMap::new();
@@ -86,7 +86,7 @@ fn run_to_end(
             let offsets = events.offsets.iter().copied().chain(rejects.iter().map(|reject| reject.offset));
             *n_rows = offsets.max().map_or(*n_rows, |newest| (*n_rows).max(newest + 1));
             let events = validated(events, &mut rejects, &rows);
-            lane.ingest(events, rejects, &[], &rows);
+            lane.ingest(events, rejects, &[], &rows, &[]);
             done.bytes_read = bytes_before + reader.progress().0;
             progress(done);
         }
@@ -238,5 +238,29 @@ impl LiveTables for EndedLanes {
 
     fn newest_event_time_us(&self) -> Option<i64> {
         self.newest_us
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_with_two_faults_is_one_reject() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pings.csv");
+        let text = "device_id,event_time,lat,lon\na,2026-01-05T08:00:00Z,91,181\nb,2026-01-05T08:00:00Z,1,1\nc,2026-01-05T08:00:00Z,91,181\n";
+        std::fs::write(&path, text).expect("a file");
+        let input = FileInput { kind: Kind::Gps, path, map: Vec::new(), arrival_us: 0, batch_rows: 10 };
+        let mut reader = FileReader::open(input).expect("a file of pings");
+        let FileBatch { events, mut rejects, places } = reader.next().expect("a batch").expect("rows");
+        let events = validated(events, &mut rejects, &Rows { places: &places, first: 0 });
+        assert_eq!((events.n_rows(), &*events.offsets), (1, &[1][..]));
+        let rejects: Vec<_> = rejects.iter().map(|reject| (reject.offset, reject.detail.as_str())).collect();
+        let ends = |end: &str| format!("pings.csv line {end}: field lat is no latitude from -90 to 90");
+        assert_eq!(rejects.len(), 2, "{rejects:?}");
+        for ((offset, detail), (expected, line)) in rejects.into_iter().zip([(0, "2"), (2, "4")]) {
+            assert!(offset == expected && detail.ends_with(&ends(line)), "{offset} {detail}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use arrow::array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use legwork_types::{EventBatch, Kind, LaneId, TableSnapshot};
 
@@ -94,7 +95,8 @@ impl EventLog {
         if std::mem::replace(&mut self.is_refused, true) {
             return Ok(());
         }
-        let shown = self.plain();
+        let lane = LaneId::new(self.topic.clone(), self.partition);
+        let shown = shown_events(self.kind, &lane, self.stored().map_err(|error| error.to_string())?);
         let batches: Vec<RecordBatch> = (0..shown.n_chunks()).map(|idx| shown.chunk(idx, None)).collect();
         let open =
             |file| EncodedRows::open(file, event_table_schema(self.kind), held).map_err(|error| error.to_string());
@@ -110,26 +112,26 @@ impl EventLog {
         &self.files
     }
 
-    /// The batches as they are stored, but for what is encoded.
-    pub(crate) fn stored(&self) -> Vec<RecordBatch> {
-        let parts = self.logs.values().map(RecordLog::snapshot);
-        parts.flat_map(|part| (0..part.n_chunks()).map(move |idx| part.chunk(idx, None)).collect::<Vec<_>>()).collect()
+    /// Bytes of rows that are not encoded.
+    pub(crate) fn n_plain_bytes(&self) -> u64 {
+        self.logs.values().map(RecordLog::n_bytes).sum()
+    }
+
+    /// The batches as they are stored, but for what is encoded. *Errors:* a file of the cache folder cannot be read.
+    pub(crate) fn stored(&self) -> Result<Vec<RecordBatch>, ArrowError> {
+        let parts = self.logs.values().map(RecordLog::batches).collect::<Result<Vec<_>, _>>()?;
+        Ok(parts.concat())
     }
 
     /// All rows.
     pub(crate) fn snapshot(&self) -> Arc<dyn TableSnapshot> {
-        Arc::new(EventSnapshot { files: self.files.clone(), ..self.plain() })
-    }
-
-    /// Rows that are not encoded.
-    pub(crate) fn plain(&self) -> EventSnapshot {
-        EventSnapshot {
+        Arc::new(EventSnapshot {
             kind: self.kind,
             topic: self.topic.clone(),
             partition: self.partition,
-            files: Vec::new(),
+            files: self.files.clone(),
             parts: self.logs.iter().map(|(&filled, log)| (filled, log.snapshot())).collect(),
-        }
+        })
     }
 }
 

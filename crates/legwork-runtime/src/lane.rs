@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use legwork_operators::{Need, Operator, operator_for};
 use legwork_state::Head;
 use legwork_types::time::LaneClock;
@@ -15,10 +16,13 @@ use prometheus::{IntCounter, IntCounterVec};
 
 use crate::accounting::Accounting;
 use crate::delivery::{Delivery, Part, Taken, TakenRows};
-use crate::event_log::EventLog;
+use crate::event_log::{EventLog, shown_events};
 use crate::guard::{EARLIEST_US, Guard};
 use crate::record_log::{RecordLog, Space};
 use crate::{LaneConfig, PipelineMetrics, rows};
+
+/// Raw events of so many bytes are encoded, be they ever so few.
+const PLAIN_BYTES_MAX: u64 = 32 << 20;
 
 /// The messages of a batch that are neither events nor rejects, and the bytes of those that may yet be rejected.
 pub(crate) trait Origin {
@@ -122,13 +126,14 @@ impl Lane {
     }
 
     /// Takes decoded events with the messages that became none. The events' lengths, `n_tombstones` and the rejects together are
-    /// the messages read.
+    /// the messages read. `strays`: offsets of those whose key belongs to another partition, ascending.
     pub(crate) fn ingest(
         &mut self,
         events: EventBatch,
         mut rejects: Vec<Reject>,
         tombstones: &[Tombstone<'_>],
         origin: &dyn Origin,
+        strays: &[i64],
     ) {
         self.accounting.n_read += (events.n_rows() + rejects.len() + tombstones.len()) as i64;
         if let Some(metrics) = &self.metrics {
@@ -138,13 +143,13 @@ impl Lane {
             self.apply_references(&events, tombstones);
         } else {
             let events = self.guarded(events, &mut rejects, origin);
-            self.apply(&events);
+            self.apply(&events, strays);
         }
         self.accounting.n_tombstones += tombstones.len() as i64;
         self.reject(&rejects);
     }
 
-    fn apply(&mut self, events: &EventBatch) {
+    fn apply(&mut self, events: &EventBatch, strays: &[i64]) {
         if events.n_rows() == 0 {
             return;
         }
@@ -153,7 +158,7 @@ impl Lane {
             self.clock.newest_us = self.clock.newest_us.max(newest);
         }
         let verdicts = self.operator.apply(events, &self.clock);
-        self.keep(events, &verdicts);
+        self.keep(events, &verdicts, strays);
         self.has_changed = true;
     }
 
@@ -161,15 +166,15 @@ impl Lane {
     fn apply_references(&mut self, records: &EventBatch, tombstones: &[Tombstone<'_>]) {
         let mut n_applied = 0;
         for tombstone in tombstones {
-            self.apply(&rows::slice(records, n_applied, tombstone.n_rows_before));
+            self.apply(&rows::slice(records, n_applied, tombstone.n_rows_before), &[]);
             n_applied = tombstone.n_rows_before;
             self.operator.delete(&[tombstone.key], &self.clock);
             self.has_changed = true;
         }
         if n_applied == 0 {
-            self.apply(records);
+            self.apply(records, &[]);
         } else {
-            self.apply(&rows::slice(records, n_applied, records.n_rows()));
+            self.apply(&rows::slice(records, n_applied, records.n_rows()), &[]);
         }
     }
 
@@ -188,13 +193,15 @@ impl Lane {
     }
 
     /// Accounts for the verdicts and keeps the events that are to be kept.
-    fn keep(&mut self, events: &EventBatch, verdicts: &Verdicts) {
+    fn keep(&mut self, events: &EventBatch, verdicts: &Verdicts, strays: &[i64]) {
         let (n_late, n_duplicates) = (verdicts.count(Verdict::Late), verdicts.count(Verdict::Duplicate));
         let n_accepted = events.n_rows() as u64 - n_late - n_duplicates;
         self.accounting.n_accepted += n_accepted as i64;
         self.accounting.n_late += n_late as i64;
         self.accounting.n_duplicates += n_duplicates as i64;
         self.accounting.n_reordered += verdicts.n_reordered as i64;
+        let n_misrouted = n_accepted_of(strays, events, verdicts);
+        self.accounting.n_misrouted += n_misrouted as i64;
         if n_late > 0 {
             let late: Vec<u32> = with_verdict(verdicts, Verdict::Late);
             self.late.push(rows::late_events(&events.take(&late)));
@@ -208,12 +215,14 @@ impl Lane {
             None => 0,
         };
         if let Some(delivery) = self.config.delivery.clone() {
-            self.encode_events(&delivery, 8 * delivery.encoded_rows_min);
+            let is_large = self.events.as_ref().is_some_and(|log| log.n_plain_bytes() > PLAIN_BYTES_MAX);
+            self.encode_events(&delivery, if is_large { 1 } else { 8 * delivery.encoded_rows_min });
         }
         let Some(metrics) = &self.metrics else { return };
         metrics.late.inc_by(n_late);
         metrics.duplicates.inc_by(n_duplicates);
         metrics.dropped.inc_by(n_dropped);
+        metrics.misrouted.inc_by(n_misrouted);
     }
 
     /// Encodes the events that wait for a checkpoint, if they are so many.
@@ -250,14 +259,6 @@ impl Lane {
             let seconds = self.clock.newest_us as f64 * 1e-6;
             let gauge = metrics.all.last_event.with_label_values(&[&*self.topic]);
             gauge.set(seconds.max(gauge.get()));
-        }
-    }
-
-    /// Counts accepted events whose key belongs to another partition.
-    pub(crate) fn count_misrouted(&mut self, n_misrouted: u64) {
-        self.accounting.n_misrouted += n_misrouted as i64;
-        if let Some(metrics) = &self.metrics {
-            metrics.misrouted.inc_by(n_misrouted);
         }
     }
 
@@ -325,29 +326,33 @@ impl Lane {
     }
 
     /// Hands over everything since the checkpoint before, with the head of this one but for what only the caller knows. It is settled.
-    pub(crate) fn take(&mut self, head: Head, delivery: &Delivery) -> (Head, Taken) {
+    ///
+    /// *Errors:* rows in the cache folder cannot be read. Nothing that the lane holds counts any more then.
+    pub(crate) fn take(&mut self, head: Head, delivery: &Delivery) -> Result<(Head, Taken), ArrowError> {
         let number = self.clock.revision;
         let mut taken = Taken { changes: self.operator.checkpoint(&self.clock), logs: Vec::new() };
         for (table, log) in [(Table::RejectedEvents, &mut self.rejected), (Table::LateEvents, &mut self.late)] {
             let log = std::mem::replace(log, RecordLog::new(table.schema(), self.space.clone()));
-            let snapshot = log.snapshot();
-            let batches = (0..snapshot.n_chunks()).map(|idx| rows::versions(table, &snapshot.chunk(idx, None), number));
-            let batches: Vec<RecordBatch> = batches.collect();
+            let batches: Vec<RecordBatch> =
+                log.batches()?.iter().map(|batch| rows::versions(table, batch, number)).collect();
             let parts = batches.iter().map(|batch| Part::of_batch(number, batch.clone(), &delivery.held)).collect();
             taken.logs.push(TakenRows { table: table.name().to_owned(), stored: batches, parts });
         }
         self.encode_events(delivery, delivery.encoded_rows_min);
+        let id = self.id();
         if let Some(log) = &mut self.events {
             let empty = EventLog::new(self.kind, self.topic.clone(), self.partition, self.space.clone());
             let log = std::mem::replace(log, empty);
             let mut parts: Vec<Part> = log.files().iter().map(|file| Part::of_file(number, file.clone())).collect();
-            parts.push(Part::new(number, Arc::new(log.plain())));
-            taken.logs.push(TakenRows { table: self.kind.table().to_owned(), stored: log.stored(), parts });
+            // From here on the rows are in memory: the lake's commit must not depend on the cache folder.
+            let stored = log.stored()?;
+            parts.push(Part::new(number, shown_events(self.kind, &id, stored.clone())));
+            taken.logs.push(TakenRows { table: self.kind.table().to_owned(), stored, parts });
         }
         let head = Head { number, newest_us: self.clock.newest_us, counts: self.accounting.to_counts(), ..head };
         self.clock.revision += 1;
         self.has_changed = false;
-        (head, taken)
+        Ok((head, taken))
     }
 
     /// Rows of a table since the last checkpoint. It is settled.
@@ -384,9 +389,9 @@ impl Lane {
         self.events.as_ref().map_or(0, EventLog::n_rows)
     }
 
-    /// Rejects and late events since the last checkpoint.
-    pub(crate) fn n_logged(&self) -> usize {
-        self.rejected.n_rows() + self.late.n_rows()
+    /// Bytes of rejects and late events since the last checkpoint.
+    pub(crate) fn logged_bytes(&self) -> u64 {
+        self.rejected.n_bytes() + self.late.n_bytes()
     }
 
     /// Shows how many rows wait for the lake.
@@ -455,6 +460,16 @@ impl Drop for Lane {
             metrics.all.forget_lane(&self.topic, self.partition);
         }
     }
+}
+
+/// How many of the events at some offsets, ascending, were accepted.
+fn n_accepted_of(offsets: &[i64], events: &EventBatch, verdicts: &Verdicts) -> u64 {
+    if offsets.is_empty() {
+        return 0;
+    }
+    let is_among = |row: usize| offsets.binary_search(&events.offsets[row]).is_ok();
+    let n_refused = verdicts.refused.iter().filter(|(row, _)| is_among(*row as usize)).count();
+    ((0..events.n_rows()).filter(|row| is_among(*row)).count() - n_refused) as u64
 }
 
 fn with_verdict(verdicts: &Verdicts, wanted: Verdict) -> Vec<u32> {

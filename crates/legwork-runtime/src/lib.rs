@@ -23,6 +23,7 @@ mod rows;
 mod simulation;
 mod source;
 mod stream_lane;
+mod vital;
 mod worker;
 
 pub use bounded::{EndedLane, FileProgress, run_files, run_files_to_rows};

@@ -24,6 +24,7 @@ use crate::lane::LaneSpec;
 use crate::record_log::Space;
 use crate::reference::ReferenceTables;
 use crate::stream_lane::StreamLane;
+use crate::vital::Vital;
 use crate::worker::{Command, Reply, Told, Worker};
 use crate::{LaneConfig, LogSource, PartitionReader, PipelineMetrics, Standing, TopicConfig, rows};
 
@@ -141,7 +142,7 @@ impl Pipeline {
             .map(|idx| Worker::start(format!("lanes-{idx}")))
             .collect::<std::io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
-            space: Space::open(&config.spill),
+            space: Space::open(&config.spill, config.delivery.is_some()),
             fills: topics.iter().map(|topic| (topic.name.clone(), fills(topic.kind, &config))).collect(),
             config: Arc::new(config),
             topics: topics.into_iter().map(|topic| (topic.name.clone(), topic)).collect(),
@@ -152,11 +153,18 @@ impl Pipeline {
             is_stopping: AtomicBool::new(false),
         });
         if let Some(delivery) = &shared.config.delivery {
-            let committing = committer::run(shared.clone(), delivery.clone());
-            delivery.runtime.spawn(committing);
+            let (committing, vital) =
+                (committer::run(shared.clone(), delivery.clone()), Vital("what commits to the lake"));
+            delivery.runtime.spawn(async move {
+                let _vital = vital;
+                committing.await;
+            });
         }
         let control = Control { shared: shared.clone(), source };
-        let control = thread::Builder::new().name("source".to_owned()).spawn(move || control.run())?;
+        let control = thread::Builder::new().name("source".to_owned()).spawn(move || {
+            let _vital = Vital("what polls the source");
+            control.run();
+        })?;
         Ok(Pipeline { shared, control: Some(control) })
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::BufWriter;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,9 +11,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use legwork_types::TableSnapshot;
+use parking_lot::Mutex;
 
 use crate::SpillConfig;
 
@@ -24,28 +27,93 @@ const SMALL_BATCHES_MAX: usize = 32;
 /// The space that all logs of a process share.
 #[derive(Debug)]
 pub(crate) struct Space {
-    dir: PathBuf,
+    root: PathBuf,
     memory_bytes_max: usize,
     disk_bytes_max: u64,
+    /// Where nothing else has the rows, none go when the disk's share is used up.
+    is_only_copy: bool,
     memory_bytes: AtomicUsize,
     disk_bytes: AtomicU64,
     next_file: AtomicU64,
+    folder: Mutex<Option<Folder>>,
 }
 
 impl Space {
-    /// Empties the folder of what an earlier process left.
-    pub(crate) fn open(config: &SpillConfig) -> Arc<Space> {
-        let dir = config.dir.join("events");
-        // What cannot be removed is not ours to use: a file that then cannot be made is reported when it is needed.
-        let _ = fs::remove_dir_all(&dir);
+    /// Removes what processes that have ended left in the folder. `is_only_copy`: nothing else has what the logs hold.
+    pub(crate) fn open(config: &SpillConfig, is_only_copy: bool) -> Arc<Space> {
+        let root = config.dir.join("events");
+        if root.is_dir() {
+            // What cannot be removed is reported when the folder is needed.
+            let _ = Folder::clear(&root);
+        }
         Arc::new(Space {
-            dir,
+            root,
             memory_bytes_max: config.memory_bytes_max,
             disk_bytes_max: config.disk_bytes_max,
+            is_only_copy,
             memory_bytes: AtomicUsize::new(0),
             disk_bytes: AtomicU64::new(0),
             next_file: AtomicU64::new(0),
+            folder: Mutex::default(),
         })
+    }
+
+    /// The folder of this process.
+    fn folder(&self) -> io::Result<PathBuf> {
+        let mut folder = self.folder.lock();
+        let made = match folder.take() {
+            Some(made) => made,
+            None => Folder::make(&self.root)?,
+        };
+        // The cache folder may be lost at any time.
+        fs::create_dir_all(&made.path)?;
+        Ok(folder.insert(made).path.clone())
+    }
+}
+
+/// A folder that no other process writes to: it belongs to whoever has the lock on the file beside it.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Removes folders of processes that have ended. *Returns* the right to make one: one process at a time has it, so that nobody takes a
+    /// folder for left behind that is just being made.
+    fn clear(root: &Path) -> io::Result<File> {
+        let turn = File::create(root.join("lock"))?;
+        turn.lock()?;
+        for entry in fs::read_dir(root)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "lock")
+                && File::open(&path).is_ok_and(|lock| lock.try_lock().is_ok())
+            {
+                // What cannot be removed is in nobody's way.
+                let _ = fs::remove_dir_all(path.with_extension(""));
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(turn)
+    }
+
+    fn make(root: &Path) -> io::Result<Folder> {
+        fs::create_dir_all(root)?;
+        let _turn = Folder::clear(root)?;
+        // Processes in containers that share a folder have the same number.
+        let name = format!("{}-{:016x}", std::process::id(), RandomState::new().build_hasher().finish());
+        let lock = File::create(root.join(format!("{name}.lock")))?;
+        lock.lock()?;
+        let path = root.join(name);
+        fs::create_dir(&path)?;
+        Ok(Folder { path, _lock: lock })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+        let _ = fs::remove_file(self.path.with_extension("lock"));
     }
 }
 
@@ -118,6 +186,16 @@ impl RecordLog {
         in_memory + self.segments.iter().map(|segment| segment.n_rows).sum::<usize>()
     }
 
+    /// Bytes in memory and on the disk.
+    pub(crate) fn n_bytes(&self) -> u64 {
+        self.memory_bytes as u64 + self.segments.iter().map(|segment| segment.n_bytes).sum::<u64>()
+    }
+
+    /// All rows, in memory. *Errors:* a file of the cache folder cannot be read.
+    pub(crate) fn batches(&self) -> Result<Vec<RecordBatch>, ArrowError> {
+        self.snapshot().chunks.iter().map(Chunk::read).collect()
+    }
+
     /// What it holds now.
     pub(crate) fn snapshot(&self) -> LogSnapshot {
         let batches: Vec<RecordBatch> = self.merged.iter().chain(&self.small).cloned().collect();
@@ -165,11 +243,11 @@ impl RecordLog {
                 self.account(-(self.memory_bytes as isize));
             }
             Err(error) => {
-                tracing::warn!(%error, dir = %self.space.dir.display(), "events cannot be moved to the cache folder and stay in memory");
+                tracing::warn!(%error, dir = %self.space.root.display(), "events cannot be moved to the cache folder and stay in memory");
             }
         }
         let mut n_dropped = 0;
-        while self.space.disk_bytes.load(Ordering::Relaxed) > self.space.disk_bytes_max {
+        while !self.space.is_only_copy && self.space.disk_bytes.load(Ordering::Relaxed) > self.space.disk_bytes_max {
             let Some(oldest) = self.segments.pop_front() else { break };
             n_dropped += oldest.n_rows as u64;
         }
@@ -177,16 +255,13 @@ impl RecordLog {
         n_dropped
     }
 
-    fn write_segment(&self) -> Result<Segment, arrow::error::ArrowError> {
-        fs::create_dir_all(&self.space.dir)?;
+    fn write_segment(&self) -> Result<Segment, ArrowError> {
         let number = self.space.next_file.fetch_add(1, Ordering::Relaxed);
-        let path = self.space.dir.join(format!("{number}.arrow"));
-        let mut writer = FileWriter::try_new(BufWriter::new(File::create(&path)?), &self.schema)?;
-        for batch in &self.merged {
-            writer.write(batch)?;
-        }
-        writer.finish()?;
-        let n_bytes = fs::metadata(&path)?.len();
+        let path = self.space.folder()?.join(format!("{number}.arrow"));
+        let n_bytes = self.write_to(&path).inspect_err(|_| {
+            // Half a file on a full disk.
+            let _ = fs::remove_file(&path);
+        })?;
         self.space.disk_bytes.fetch_add(n_bytes, Ordering::Relaxed);
         Ok(Segment {
             path,
@@ -195,6 +270,13 @@ impl RecordLog {
             n_bytes,
             space: self.space.clone(),
         })
+    }
+
+    fn write_to(&self, path: &Path) -> Result<u64, ArrowError> {
+        let mut writer = FileWriter::try_new(BufWriter::new(File::create(path)?), &self.schema)?;
+        self.merged.iter().try_for_each(|batch| writer.write(batch))?;
+        writer.finish()?;
+        Ok(fs::metadata(path)?.len())
     }
 }
 
@@ -208,6 +290,15 @@ impl Drop for RecordLog {
 enum Chunk {
     Memory(RecordBatch),
     Disk(Arc<Segment>, usize),
+}
+
+impl Chunk {
+    fn read(&self) -> Result<RecordBatch, ArrowError> {
+        match self {
+            Chunk::Memory(batch) => Ok(batch.clone()),
+            Chunk::Disk(segment, batch_idx) => read_batch(&segment.path, *batch_idx),
+        }
+    }
 }
 
 /// What a log held at one moment.
@@ -225,10 +316,10 @@ impl LogSnapshot {
     }
 }
 
-fn read_batch(path: &Path, batch_idx: usize) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn read_batch(path: &Path, batch_idx: usize) -> Result<RecordBatch, ArrowError> {
     let mut reader = FileReader::try_new(File::open(path)?, None)?;
     reader.set_index(batch_idx)?;
-    reader.next().unwrap_or_else(|| Err(arrow::error::ArrowError::IpcError("the batch is missing".to_owned())))
+    reader.next().unwrap_or_else(|| Err(ArrowError::IpcError("the batch is missing".to_owned())))
 }
 
 impl TableSnapshot for LogSnapshot {
@@ -245,19 +336,76 @@ impl TableSnapshot for LogSnapshot {
     }
 
     fn chunk(&self, chunk_idx: usize, projection: Option<&[usize]>) -> RecordBatch {
-        let batch = match &self.chunks[chunk_idx] {
-            Chunk::Memory(batch) => batch.clone(),
-            Chunk::Disk(segment, batch_idx) => match read_batch(&segment.path, *batch_idx) {
-                Ok(batch) => batch,
-                Err(error) => {
-                    tracing::error!(%error, path = %segment.path.display(), "a file of the cache folder cannot be read: its events are missing from this answer");
-                    RecordBatch::new_empty(self.schema.clone())
-                }
-            },
-        };
+        let batch = self.chunks[chunk_idx].read().unwrap_or_else(|error| {
+            tracing::error!(%error, "a file of the cache folder cannot be read: its events are missing from this answer");
+            RecordBatch::new_empty(self.schema.clone())
+        });
         match projection {
             Some(columns) => batch.project(columns).expect("projected columns exist"),
             None => batch,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+
+    use super::*;
+
+    fn log(config: &SpillConfig) -> RecordLog {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        RecordLog::new(schema, Space::open(config, true))
+    }
+
+    fn push(log: &mut RecordLog, number: i64) {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![number]));
+        log.push(RecordBatch::try_new(log.schema.clone(), vec![column]).unwrap());
+    }
+
+    fn numbers(log: &RecordLog) -> Vec<i64> {
+        let batches = log.batches().unwrap();
+        batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+    }
+
+    /// Every row goes to the disk at once.
+    fn tight(dir: &Path) -> SpillConfig {
+        SpillConfig { dir: dir.to_owned(), memory_bytes_max: 0, disk_bytes_max: 0 }
+    }
+
+    #[test]
+    fn logs_of_one_cache_folder_keep_apart_and_what_is_left_behind_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("events");
+        fs::create_dir_all(root.join("dead")).unwrap();
+        fs::write(root.join("dead/0.arrow"), "left behind").unwrap();
+        fs::write(root.join("dead.lock"), "").unwrap();
+        let mut a = log(&tight(folder.path()));
+        push(&mut a, 1);
+        let mut b = log(&tight(folder.path()));
+        push(&mut b, 2);
+        push(&mut a, 3);
+        assert_eq!((numbers(&a), numbers(&b)), (vec![1, 3], vec![2]));
+        assert!(!root.join("dead").exists() && !root.join("dead.lock").exists());
+        drop(a);
+        assert_eq!(numbers(&b), [2]);
+        drop(b);
+        let left: Vec<_> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["lock"]);
+    }
+
+    #[test]
+    fn rows_that_cannot_be_read_back_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = log(&tight(folder.path()));
+        push(&mut log, 1);
+        assert!(log.n_bytes() > 0);
+        fs::remove_dir_all(folder.path().join("events")).unwrap();
+        assert!(log.batches().is_err());
+        assert_eq!(log.snapshot().chunk(0, None).num_rows(), 0, "a query goes on without them");
+        push(&mut log, 2);
+        assert_eq!(log.segments.back().map(|segment| segment.path.exists()), Some(true));
     }
 }

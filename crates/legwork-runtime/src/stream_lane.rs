@@ -35,6 +35,12 @@ pub(crate) struct StreamLane {
     unclaimed_since: Instant,
     /// End of a topic of reference data, which is read anew each time, as it was when the lane began; none where there is nothing to read.
     read_until: Option<i64>,
+    /// When another owner took its claim, until it has one again.
+    fenced_since: Option<Instant>,
+    /// How long it waits before it claims again.
+    claim_again_after: Duration,
+    /// Messages that it reads between two checkpoints: fewer after one that could not be made durable.
+    n_messages_max: i64,
     /// A checkpoint that waits for word that the topic was still the same at its barrier.
     unconfirmed: Option<(Instant, tokio::sync::oneshot::Sender<()>)>,
     wake: Arc<dyn Fn() + Send + Sync>,
@@ -89,6 +95,9 @@ impl StreamLane {
             claim: Claim::Unneeded,
             unclaimed_since: now,
             read_until,
+            fenced_since: None,
+            claim_again_after: delivered::CLAIM_AGAIN,
+            n_messages_max: i64::MAX,
             unconfirmed: None,
             spec,
             wake,
@@ -189,7 +198,7 @@ impl StreamLane {
             return self.lose(&error, now);
         }
         let arrival_us = decoded.events.arrival_us.clone();
-        let n_misrouted = self.n_misrouted(&decoded);
+        let strays = self.strays(&decoded);
         let Decoded { events, message_rows, rejects, tombstones, .. } = decoded;
         let tombstones = tombstones.iter().map(|&idx| Tombstone {
             key: self.batch.get(idx as usize).key.unwrap_or_default(),
@@ -197,8 +206,7 @@ impl StreamLane {
         });
         let tombstones: Vec<Tombstone<'_>> = tombstones.collect();
         let origin = Messages { batch: &self.batch, message_rows: &message_rows };
-        self.lane.ingest(events, rejects, &tombstones, &origin);
-        self.lane.count_misrouted(n_misrouted);
+        self.lane.ingest(events, rejects, &tombstones, &origin, &strays);
         self.n_done += n_consumed;
         self.next_offset = self.batch.get(self.n_done - 1).offset + 1;
         self.lane.report(&arrival_us, wall_clock_us());
@@ -227,17 +235,18 @@ impl StreamLane {
         self.detail.clone_from(detail);
     }
 
-    fn n_misrouted(&self, decoded: &Decoded) -> u64 {
-        let Some(partition_of) = self.config.partition_of else { return 0 };
+    /// Offsets of events whose key belongs to another partition.
+    fn strays(&self, decoded: &Decoded) -> Vec<i64> {
+        let Some(partition_of) = self.config.partition_of else { return Vec::new() };
         let n_partitions = self.reader.n_partitions();
         if self.lane.kind.is_reference() || n_partitions <= 1 {
-            return 0;
+            return Vec::new();
         }
         let is_stray = |&&idx: &&u32| match self.batch.get(idx as usize).key {
             Some(key) => partition_of(key, n_partitions).is_some_and(|partition| partition != self.lane.partition),
             None => true,
         };
-        decoded.message_rows.iter().filter(is_stray).count() as u64
+        decoded.message_rows.iter().filter(is_stray).map(|&idx| self.batch.get(idx as usize).offset).collect()
     }
 
     /// A row of `pipeline_lanes`.

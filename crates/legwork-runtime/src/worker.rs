@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::delivery::{Covered, LanePending};
 use crate::stream_lane::StreamLane;
+use crate::vital::Vital;
 
 /// A worker without work looks around after this, woken or not.
 const PARKED_MAX: Duration = Duration::from_millis(50);
@@ -112,7 +113,10 @@ impl Worker {
             flushing: Vec::new(),
             next_report: Instant::now(),
         };
-        let handle = thread::Builder::new().name(name).spawn(move || run.run())?;
+        let handle = thread::Builder::new().name(name).spawn(move || {
+            let _vital = Vital("what runs the lanes");
+            run.run();
+        })?;
         Ok(Worker { mailbox, progress, thread: handle.thread().clone(), handle: Mutex::new(Some(handle)) })
     }
 

@@ -117,7 +117,10 @@ pub enum StoreError {
         known: u8,
     },
     /// Bytes are not what was written.
-    #[error("the state of lane {lane} is damaged: {detail}")]
+    #[error(
+        "the state of lane {lane} is damaged: {detail}; put lanes/{lane} of the store back from a copy, or, while no instance runs, move it away \
+         and run legwork lanes accept {lane}, which says what would be lost before it does anything"
+    )]
     Damaged {
         /// Lane.
         lane: LaneId,
@@ -138,8 +141,8 @@ pub trait StateStore: Send + Sync + Debug {
     /// Makes the caller the owner of a lane, whoever owned it before.
     async fn claim(&self, lane: &LaneId) -> Result<Claimed, StoreError>;
 
-    /// Lanes that have state, with their heads; nothing is claimed.
-    async fn lanes(&self) -> Result<Vec<(LaneId, Head)>, StoreError>;
+    /// Lanes that have state, each with its head, or why that cannot be read; nothing is claimed. *Errors:* they cannot be listed.
+    async fn lanes(&self) -> Result<Vec<(LaneId, Result<Head, StoreError>)>, StoreError>;
 
     /// Forgets a lane's state, so that it starts anew: what `legwork lanes accept` does.
     async fn remove(&self, lane: &LaneId) -> Result<(), StoreError>;

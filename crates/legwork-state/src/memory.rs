@@ -119,13 +119,12 @@ impl StateStore for MemoryStore {
         Ok(Claimed { lane: Arc::new(claim), head, pending, hot })
     }
 
-    async fn lanes(&self) -> Result<Vec<(LaneId, Head)>, StoreError> {
+    async fn lanes(&self) -> Result<Vec<(LaneId, Result<Head, StoreError>)>, StoreError> {
         let lanes = self.lanes.lock();
-        let heads = lanes.iter().filter_map(|(id, lane)| {
-            let head = format::open_head(id, HEAD, lane.values.get(HEAD)?);
-            Some(head.map(|head| (id.clone(), head)))
-        });
-        heads.collect()
+        let heads = lanes
+            .iter()
+            .filter_map(|(id, lane)| Some((id.clone(), format::open_head(id, HEAD, lane.values.get(HEAD)?))));
+        Ok(heads.collect())
     }
 
     async fn remove(&self, lane: &LaneId) -> Result<(), StoreError> {

@@ -303,7 +303,7 @@ pub mod gps {
     pub const LAT: usize = 7;
     /// Longitude, WGS 84, degrees, -180 to 180.
     pub const LON: usize = 8;
-    /// Radius of 68 % confidence, metres.
+    /// Radius of 68 % confidence, metres; negative where the device does not trust the fix.
     pub const ACCURACY_M: usize = 9;
     /// Speed over ground by the receiver, metres per second.
     pub const SPEED_MPS: usize = 10;
@@ -465,7 +465,7 @@ pub mod check_ins {
     pub const LAT: usize = 10;
     /// Longitude given with it, WGS 84, degrees.
     pub const LON: usize = 11;
-    /// Radius of 68 % confidence, metres.
+    /// Radius of 68 % confidence, metres; negative where the device does not trust the fix.
     pub const ACCURACY_M: usize = 12;
     /// Whether the position was an old one that the phone still had.
     pub const CACHED: usize = 13;
@@ -635,7 +635,7 @@ pub mod costs {
 
 /// Positions of the columns of `Rep`.
 pub mod reps {
-    /// The rep; the record key.
+    /// The rep; with valid_from the identity, rep_id/valid_from the record key: of records with one key compaction keeps the last.
     pub const REP_ID: usize = 0;
     /// Name shown.
     pub const NAME: usize = 1;
@@ -657,7 +657,7 @@ pub mod reps {
 
 /// Positions of the columns of `DeviceAssignment`.
 pub mod device_assignments {
-    /// The device; the record key.
+    /// The device; with valid_from the identity, device_id/valid_from the record key: of records with one key compaction keeps the last.
     pub const DEVICE_ID: usize = 0;
     /// Rep who carries it.
     pub const REP_ID: usize = 1;
@@ -741,7 +741,7 @@ pub mod stages {
 
 /// Positions of the columns of `Quota`.
 pub mod quotas {
-    /// Rep; with metric, period and valid_from the identity.
+    /// Rep; with metric, period and valid_from the identity, rep_id/metric/period/valid_from the record key: of records with one key compaction keeps the last.
     pub const REP_ID: usize = 0;
     /// What is counted.
     pub const METRIC: usize = 1;

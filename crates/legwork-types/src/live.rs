@@ -75,6 +75,12 @@ pub enum LiveError {
         /// Why.
         detail: String,
     },
+    /// Only lanes that run know it.
+    #[error("nothing runs that could tell: {detail}")]
+    OnlyLive {
+        /// What, and how to be told.
+        detail: String,
+    },
     /// The pipeline has ended.
     #[error("the pipeline is shutting down")]
     ShuttingDown,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use legwork_lake::ErrorKind;
 use legwork_runtime::{LakeSink, ReferenceDir, ReferenceTables, StoredLane, StoredLanes};
-use legwork_state::{StateStore, StoreError};
+use legwork_state::{Peeked, StateStore, StoreError};
 use legwork_types::LaneId;
 
 use crate::config::{Config, ConfigError};
@@ -80,22 +80,43 @@ pub(crate) fn lake_error(error: legwork_lake::LakeError) -> anyhow::Error {
     }
 }
 
+/// A lane of the store, or why it cannot be read.
+pub(crate) type ReadLane = (LaneId, Result<StoredLane, StoreError>);
+
 /// Every lane of the store as it is now; nothing is claimed.
-pub(crate) async fn read_lanes(kept: &Kept) -> Result<Vec<StoredLane>> {
+pub(crate) async fn read_lanes(kept: &Kept) -> Result<Vec<ReadLane>> {
     let heads = kept.store.lanes().await.map_err(store_error)?;
     // What repair keeps for itself holds no rows.
-    let lanes = heads.into_iter().map(|(lane, _)| lane).filter(|lane| !lane.topic.starts_with(REPAIR));
-    let reads = lanes.map(|lane| async move {
-        let peeked = kept.store.peek(&lane).await?;
-        Ok(peeked.map(|peeked| StoredLane { lane, head: peeked.head, pending: peeked.pending }))
+    let lanes = heads.into_iter().filter(|(lane, _)| !lane.topic.starts_with(REPAIR));
+    let reads = lanes.map(|(lane, head)| async move {
+        let peeked = match head {
+            Ok(_) => kept.store.peek(&lane).await,
+            Err(error) => Err(error),
+        };
+        let stored = peeked.transpose()?.map(|peeked| {
+            let Peeked { head, pending } = peeked;
+            StoredLane { lane: lane.clone(), head, pending }
+        });
+        Some((lane, stored))
     });
-    let lanes: Vec<_> = stream::iter(reads).buffered(READ_AT_ONCE).try_collect().await.map_err(store_error)?;
+    let lanes: Vec<_> = stream::iter(reads).buffered(READ_AT_ONCE).collect().await;
     Ok(lanes.into_iter().flatten().collect())
 }
 
-/// The lanes of the store as live tables. The lake is to be pinned after this.
-pub(crate) async fn stored_lanes(kept: &Kept, config: &Config) -> Result<Arc<StoredLanes>> {
-    let lanes = read_lanes(kept).await?;
+/// The lanes of the store that are needed, as live tables. The lake is to be pinned after this.
+/// *Errors:* one of them cannot be read: its rows would be missing without a word.
+pub(crate) async fn stored_lanes(
+    kept: &Kept,
+    config: &Config,
+    is_needed: impl Fn(&LaneId) -> bool,
+) -> Result<Arc<StoredLanes>> {
+    let needed = read_lanes(kept).await?.into_iter().filter(|(lane, _)| is_needed(lane));
+    let lanes = needed.map(|(_, stored)| stored.map_err(store_error)).collect::<Result<_>>()?;
+    live(lanes, config)
+}
+
+/// Lanes as live tables.
+pub(crate) fn live(lanes: Vec<StoredLane>, config: &Config) -> Result<Arc<StoredLanes>> {
     let stored =
         StoredLanes::new(lanes, reference(config), config.time.reorder_bound.0).map_err(|error| anyhow!(error))?;
     Ok(Arc::new(stored))

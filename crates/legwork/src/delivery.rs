@@ -17,7 +17,7 @@ use legwork_state::StateStore;
 use legwork_state::slate::{SlateConfig, SlateStore};
 use legwork_types::{Kind, LaneId, Table};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, without_password};
 use crate::upkeep::lake_config;
 
 /// The store's address that stands for none: state and tables live in memory and are rebuilt from the topics after a restart.
@@ -26,8 +26,8 @@ const MEMORY: &str = "memory:";
 const WAITING_BYTES_MAX: usize = 384 << 20;
 /// Messages since a lane's last checkpoint.
 const LARGE_CHECKPOINT: i64 = 250_000;
-/// Rejects and late events of a lane that a checkpoint is made for before its time.
-const LOGGED_ROWS_MAX: usize = 500_000;
+/// Bytes of rejects and late events of a lane that a checkpoint is made for before its time.
+const LOGGED_BYTES_MAX: u64 = 32 << 20;
 /// Fewer raw events in a checkpoint than this make no file of their own: its footer would weigh more than they do.
 const ENCODED_ROWS_MIN: usize = 8_192;
 
@@ -61,10 +61,11 @@ impl Kept {
             ..SlateConfig::new(&config.store.url)
         };
         let store = SlateStore::open(store).await.map_err(|error| {
-            ConfigError(format!("store.url {}: {error}; memory: in its place keeps nothing", config.store.url))
+            let url = without_password(&config.store.url);
+            ConfigError(format!("store.url {url}: {error}; memory: in its place keeps nothing"))
         })?;
         let lake = Lake::open(&url, &chosen(&of_lake).into_iter().collect(), lake_config(config))
-            .map_err(|error| ConfigError(format!("lake.url {url}: {error}")))?;
+            .map_err(|error| ConfigError(format!("lake.url {}: {error}", without_password(&url))))?;
         Ok(Some(Kept { store: Arc::new(store), tables: Arc::new(LakeTables::new(lake)) }))
     }
 
@@ -78,7 +79,7 @@ impl Kept {
             commit_every: config.lake.commit_every.duration().max(Duration::from_millis(100)),
             open_rows_every: config.lake.open_rows_every.duration(),
             waiting_bytes_max: WAITING_BYTES_MAX,
-            logged_rows_max: LOGGED_ROWS_MAX,
+            logged_bytes_max: LOGGED_BYTES_MAX,
             encoded_rows_min: ENCODED_ROWS_MIN,
             large_checkpoint: LARGE_CHECKPOINT,
             runtime: tokio::runtime::Handle::current(),

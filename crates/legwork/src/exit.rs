@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use legwork_codec::files::FileError;
 use legwork_codec::{RegistryError, RegistryErrorKind};
 use legwork_kafka::{ErrorKind, KafkaError};
+use legwork_query::QueryError;
 
 /// The kinds of failure that a caller can tell apart by the exit code.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +36,7 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
         None if error.chain().filter_map(|cause| cause.downcast_ref::<FileError>()).any(FileError::is_usage) => {
             ExitCode::from(2)
         }
-        None if error.chain().filter_map(|cause| cause.downcast_ref::<RegistryError>()).any(is_temporary) => {
-            ExitCode::from(75)
-        }
+        None if error.chain().any(is_temporary) => ExitCode::from(75),
         None => match error.chain().find_map(|cause| cause.downcast_ref::<KafkaError>()).map(KafkaError::kind) {
             Some(ErrorKind::Retry) => ExitCode::from(75),
             Some(ErrorKind::Config) => ExitCode::from(78),
@@ -46,8 +45,10 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-fn is_temporary(error: &RegistryError) -> bool {
-    error.kind() == RegistryErrorKind::Retry
+fn is_temporary(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let of_registry = cause.downcast_ref::<RegistryError>().map(|error| error.kind() == RegistryErrorKind::Retry);
+    let of_query = cause.downcast_ref::<QueryError>().map(|error| error.kind == legwork_query::ErrorKind::Retry);
+    of_registry.or(of_query).unwrap_or(false)
 }
 
 /// An error with its causes. Many errors tell their cause themselves: nothing is said twice.
@@ -77,6 +78,14 @@ mod tests {
         assert_eq!(code(&anyhow::Error::new(silent).context("creating topics")), ExitCode::from(75));
         let silent = RegistryError::Unavailable { detail: "it does not answer".to_owned() };
         assert_eq!(code(&anyhow::Error::new(silent).context("registering gps")), ExitCode::from(75));
+        let mut full = QueryError {
+            kind: legwork_query::ErrorKind::Retry,
+            sqlstate: "53300",
+            message: "8 queries ran all the time: try again later".to_owned(),
+        };
+        assert_eq!(code(&anyhow::Error::new(full.clone())), ExitCode::from(75));
+        full.kind = legwork_query::ErrorKind::Statement;
+        assert_eq!(code(&anyhow::Error::new(full)), ExitCode::FAILURE);
         let refused = KafkaError::Client { reason: "no such mechanism".to_owned() };
         assert_eq!(code(&anyhow::Error::new(refused)), ExitCode::from(78));
     }

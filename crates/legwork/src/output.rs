@@ -9,6 +9,7 @@ use arrow::ipc::writer::StreamWriter;
 use arrow::util::pretty::pretty_format_batches_with_schema;
 use clap::ValueEnum;
 use futures::{Stream, StreamExt};
+use legwork_server::http::{as_text, csv_schema};
 
 /// How rows are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,10 +64,11 @@ where
             writeln!(out, "({n_rows} row{})", if n_rows == 1 { "" } else { "s" })?;
         }
         Format::Csv => {
+            let schema = csv_schema(&schema);
             let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(&mut out);
-            writer.write(&RecordBatch::new_empty(schema))?;
+            writer.write(&RecordBatch::new_empty(schema.clone()))?;
             while let Some(batch) = batches.next().await {
-                writer.write(&batch?)?;
+                writer.write(&as_text(&batch?, &schema)?)?;
             }
         }
         Format::Json => {
@@ -96,4 +98,27 @@ where
         }
     }
     out.flush().context("writing to stdout")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, ListBuilder, StringBuilder};
+    use arrow::error::ArrowError;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn lists_in_csv_have_semicolons() -> Result<()> {
+        let mut signals = ListBuilder::new(StringBuilder::new());
+        signals.append_value([Some("age"), Some("no, touch")]);
+        signals.append_null();
+        let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let batch = RecordBatch::try_from_iter([("id", ids), ("signals", Arc::new(signals.finish()) as _)])?;
+        let (schema, mut out) = (batch.schema(), Vec::new());
+        let n_rows = print(Format::Csv, schema, futures::stream::iter([Ok::<_, ArrowError>(batch)]), &mut out).await?;
+        assert_eq!((n_rows, String::from_utf8(out)?.as_str()), (2, "id,signals\n1,\"age;no, touch\"\n2,\n"));
+        Ok(())
+    }
 }

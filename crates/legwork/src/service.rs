@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::commands::repair::{RepairMetrics, repair_due};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, without_password};
 use crate::delivery::Kept;
 use crate::letters::Letters;
 use crate::topics;
@@ -33,6 +33,9 @@ use crate::upkeep::Schedule;
 const REFERENCE_EVERY: Duration = Duration::from_secs(2);
 /// How long servers may take to end their connections.
 const SERVERS_END_MAX: Duration = Duration::from_secs(3);
+
+/// How much longer than a query a client may take to read its answer.
+const READING_MAX: Duration = Duration::from_secs(30);
 
 /// Where to reach what runs; the ready line.
 #[derive(Clone, Debug, Serialize)]
@@ -101,7 +104,7 @@ impl Service {
         let ready = Ready { probe: Box::new(pipeline.health_probe()), config: config.clone() };
         let addresses = Addresses {
             kafka: config.kafka.bootstrap.clone(),
-            registry: config.registry.url.clone(),
+            registry: without_password(&config.registry.url),
             http: format!("http://{}", http_listener.local_addr()?),
             postgres: postgres
                 .as_ref()
@@ -164,7 +167,11 @@ impl Service {
 async fn knowing(mut options: QueryOptions, kept: Option<&Kept>) -> Result<QueryOptions> {
     if let (NowSource::Event { known_us }, Some(kept)) = (&mut options.now, kept) {
         let heads = kept.store.lanes().await.map_err(crate::data::store_error)?;
-        *known_us = heads.into_iter().map(|(_, head)| head.newest_us).filter(|&newest_us| newest_us > i64::MIN).max();
+        *known_us = heads
+            .into_iter()
+            .filter_map(|(_, head)| Some(head.ok()?.newest_us))
+            .filter(|&newest_us| newest_us > i64::MIN)
+            .max();
     }
     Ok(options)
 }
@@ -187,7 +194,11 @@ fn serve(
     });
     if let Some((listener, engine)) = postgres {
         let stopped = stopped.clone();
-        let limits = PostgresLimits { sql_bytes_max: config.query.sql_bytes_max.bytes(), ..PostgresLimits::default() };
+        let limits = PostgresLimits {
+            sql_bytes_max: config.query.sql_bytes_max.bytes(),
+            message_max: config.query.timeout.duration().saturating_add(READING_MAX),
+            ..PostgresLimits::default()
+        };
         tasks.spawn(async move {
             if let Err(error) = postgres::serve(listener, engine, stopped, limits).await {
                 tracing::error!(%error, "the PostgreSQL server ended");

@@ -13,6 +13,8 @@ use super::names::Names;
 
 /// Inlined references deeper than this are refused; only types of needed fields are inlined.
 const DEPTH_MAX: usize = 32;
+/// Parts of the types of all needed fields, references inlined: any schema in use has fewer.
+const PARTS_MAX: usize = 10_000;
 /// Branches of a union that Arrow can number.
 const BRANCHES_MAX: usize = 127;
 
@@ -118,7 +120,7 @@ fn build(
 ) -> Result<Plan, String> {
     let mut columns = vec![ColumnPlan::Missing; kind.schema().fields().len()];
     let mut fields = Vec::new();
-    let mut plain = Plain { names, n_named: 0 };
+    let mut plain = Plain { names, n_parts: 0 };
     for (field, source) in record.fields.iter().zip(sources) {
         let Some((column_idx, source)) = source else { continue };
         let decoded_idx = fields.len();
@@ -225,23 +227,27 @@ fn leaf_source(schema: &Schema, target: &DataType) -> Option<Source> {
 /// Writes types as JSON without logical types, every name made unique, every reference inlined.
 struct Plain<'n, 'a> {
     names: &'n Names<'a>,
-    n_named: usize,
+    n_parts: usize,
 }
 
 impl Plain<'_, '_> {
-    fn name(&mut self) -> String {
-        self.n_named += 1;
-        format!("n{}", self.n_named)
+    /// A name of its own for each part.
+    fn name(&self) -> String {
+        format!("n{}", self.n_parts)
     }
 
-    fn fixed(&mut self, size: usize) -> Value {
+    fn fixed(&self, size: usize) -> Value {
         json!({ "type": "fixed", "name": self.name(), "size": size })
     }
 
     fn of(&mut self, schema: &Schema, namespace: Option<&str>, depth: usize) -> Result<Value, String> {
-        // Many branches that each inline the same types would grow beyond all bounds.
-        if depth > DEPTH_MAX || self.n_named > 1_000 {
+        if depth > DEPTH_MAX {
             return Err("a needed field has a recursive type".to_owned());
+        }
+        // Branches that each inline the same types would grow beyond all bounds.
+        self.n_parts += 1;
+        if self.n_parts > PARTS_MAX {
+            return Err(format!("the types of the needed fields have more than {PARTS_MAX} parts"));
         }
         Ok(match schema {
             Schema::Enum(symbols) => json!({ "type": "enum", "name": self.name(), "symbols": symbols.symbols }),

@@ -13,8 +13,8 @@ use super::names::Names;
 
 /// Nested values deeper than this are refused: recursive schemas allow any depth.
 const DEPTH_MAX: u32 = 64;
-/// Items that may take no byte each (an array of null) beyond the bytes of the body.
-const EMPTY_ITEMS_MAX: u64 = 65_536;
+/// Items of arrays and fields of nested records that take no byte (null, or records of nulls) in one body. All others are fewer than its bytes.
+const EMPTY_VALUES_MAX: u32 = 65_536;
 /// Nodes of one program: a schema of a megabyte has fewer.
 const NODES_MAX: usize = 100_000;
 
@@ -37,6 +37,7 @@ const BAD_UNION: (RejectReason, &str) = (RejectReason::Malformed, "a union branc
 const BAD_ENUM: (RejectReason, &str) = (RejectReason::Malformed, "an enum symbol is out of range");
 const BAD_UTF8: (RejectReason, &str) = (RejectReason::Malformed, "a string is not UTF-8");
 const BAD_BLOCK: (RejectReason, &str) = (RejectReason::Malformed, "a block of items has a wrong count or size");
+const TOO_MANY_EMPTY: (RejectReason, &str) = (RejectReason::Malformed, "too many values take no bytes");
 const TOO_DEEP: (RejectReason, &str) = (RejectReason::Malformed, "values are nested too deep");
 
 pub(crate) type Walked<T> = Result<T, (RejectReason, &'static str)>;
@@ -206,12 +207,12 @@ fn fixed_node(size: usize) -> Result<Node, String> {
 pub(crate) struct Walker<'p, 'b> {
     program: &'p Program,
     rest: &'b [u8],
-    n_items_left: u64,
+    n_empty_left: u32,
 }
 
 impl<'p, 'b> Walker<'p, 'b> {
     pub(crate) fn new(program: &'p Program, body: &'b [u8]) -> Walker<'p, 'b> {
-        Walker { program, rest: body, n_items_left: body.len() as u64 + EMPTY_ITEMS_MAX }
+        Walker { program, rest: body, n_empty_left: EMPTY_VALUES_MAX }
     }
 
     /// Whether the body has ended.
@@ -264,7 +265,7 @@ impl<'p, 'b> Walker<'p, 'b> {
             Node::Record { start, n_fields } => {
                 let program = self.program;
                 for &child in &program.children[start as usize..(start + n_fields) as usize] {
-                    self.value(program.nodes[child as usize], depth)?;
+                    self.part(program.nodes[child as usize], depth)?;
                 }
                 Ok(())
             }
@@ -274,6 +275,17 @@ impl<'p, 'b> Walker<'p, 'b> {
         }
     }
 
+    /// A field of a nested record or an item. What takes no bytes is counted: few bytes may stand for any number of it.
+    #[inline]
+    fn part(&mut self, node: Node, depth: u32) -> Walked<()> {
+        let before = self.rest.len();
+        self.value(node, depth)?;
+        if self.rest.len() == before {
+            self.n_empty_left = self.n_empty_left.checked_sub(1).ok_or(TOO_MANY_EMPTY)?;
+        }
+        Ok(())
+    }
+
     fn blocks(&mut self, item: Node, has_keys: bool, depth: u32) -> Walked<()> {
         loop {
             let count = unzigzag(self.varint()?);
@@ -281,14 +293,12 @@ impl<'p, 'b> Walker<'p, 'b> {
                 return Ok(());
             }
             let n_bytes = if count < 0 { Some(self.length()?) } else { None };
-            let n_items = count.unsigned_abs();
-            self.n_items_left = self.n_items_left.checked_sub(n_items).ok_or(BAD_BLOCK)?;
             let before = self.rest.len();
-            for _ in 0..n_items {
+            for _ in 0..count.unsigned_abs() {
                 if has_keys {
                     self.string()?;
                 }
-                self.value(item, depth)?;
+                self.part(item, depth)?;
             }
             if n_bytes.is_some_and(|n_bytes| n_bytes != before - self.rest.len()) {
                 return Err(BAD_BLOCK);
@@ -462,6 +472,18 @@ mod tests {
         assert_eq!(reason(&list, &deep), Some(RejectReason::Malformed));
         let endless = program(r#"{"type":"record","name":"r","fields":[{"name":"next","type":"r"}]}"#);
         assert_eq!(reason(&endless, &[]), Some(RejectReason::Malformed));
+    }
+
+    #[test]
+    fn what_takes_no_bytes_is_bounded() {
+        let nulls: Vec<_> = (0..1_000).map(|n| format!(r#"{{"name":"f{n}","type":"null"}}"#)).collect();
+        let wide = format!(r#"{{"type":"record","name":"wide","fields":[{}]}}"#, nulls.join(","));
+        let array = field(&format!(r#"{{"type":"array","items":{wide}}}"#));
+        assert_eq!(reason(&array, &[80, 0]), None);
+        assert_eq!(reason(&array, &[0x80, 0x80, 0x08, 0]), Some(RejectReason::Malformed));
+        // As many items as one likes, where each takes a byte.
+        let body = [&[0x80, 0x80, 0x10][..], &vec![0; 1 << 17], &[0]].concat();
+        assert_eq!(reason(&field(r#"{"type":"array","items":"int"}"#), &body), None);
     }
 
     #[test]

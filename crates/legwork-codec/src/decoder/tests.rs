@@ -1,9 +1,14 @@
 //! Good messages of random writers among ten kinds of garbage; `apache-avro` is the oracle of the good ones.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
+use axum::http::StatusCode;
 use legwork_types::{Kind, RejectReason};
 use proptest::prelude::*;
 use serde_json::json;
@@ -258,6 +263,76 @@ fn decoding_stops_before_a_schema_that_is_not_known_yet() {
     let Some(Blocked::Unavailable { schema_id: 5, detail }) = decoded.blocked else { panic!("{:?}", decoded.blocked) };
     assert!(detail.contains(&url), "{detail}");
     assert_eq!(decoder.decode(&messages, 2).n_consumed, 0);
+}
+
+/// Pings whose other fields are records of nulls, each of two of the one before: the last is 2^60 fields in no byte.
+fn doubling(needed: &serde_json::Value) -> String {
+    let mut fields = vec![
+        json!({"name": "device_id", "type": "string"}),
+        json!({"name": "event_time", "type": "long"}),
+        json!({"name": "lat", "type": "double"}),
+        json!({"name": "lon", "type": "double"}),
+        json!({"name": "l0", "type": {"type": "record", "name": "L0", "fields": [{"name": "x", "type": "null"}]}}),
+    ];
+    for level in 1..=60 {
+        let half = |name: &str| json!({"name": name, "type": format!("L{}", level - 1)});
+        let record = json!({"type": "record", "name": format!("L{level}"), "fields": [half("a"), half("b")]});
+        fields.push(json!({"name": format!("l{level}"), "type": record}));
+    }
+    fields.push(json!({"name": "rep_id", "type": needed}));
+    json!({"type": "record", "name": "GpsPing", "fields": fields}).to_string()
+}
+
+#[test]
+fn no_message_takes_for_ever() {
+    let body = [&[2, b'd', 10][..], &[0; 16], &[0]].concat();
+    let messages = batch([1, 2, 3].map(|id| Some(framed(id, &body))));
+    let writers = [json!(["null", "string"]), json!(["null", "string", "L14"]), json!(["null", "string", "L60"])];
+    let writers = writers.map(|needed| doubling(&needed));
+    let mut decoder = avro_decoder(Kind::Gps, &[(1, &writers[0]), (2, &writers[1]), (3, &writers[2])]);
+    let decoded = decoder.decode(&messages, 0);
+    let found: Vec<_> = decoded.rejects.iter().map(|reject| (reject.reason, reject.detail.as_str())).collect();
+    let expected = [
+        (RejectReason::Malformed, "too many values take no bytes in field l14"),
+        (RejectReason::IncompatibleSchema, "the types of the needed fields have more than 10000 parts"),
+        (RejectReason::IncompatibleSchema, "a needed field has a recursive type"),
+    ];
+    assert_eq!(found, expected);
+}
+
+/// A proxy may refuse for a while what the registry does not.
+#[test]
+fn a_refusal_that_may_end_ends() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let n_asked = Arc::new(AtomicUsize::new(0));
+    let answer = {
+        let n_asked = n_asked.clone();
+        move || async move {
+            let schema = json!({"schema": STRINGS}).to_string();
+            let refusal = r#"{"error_code": 42201, "message": "not now"}"#.to_owned();
+            match n_asked.fetch_add(1, Ordering::SeqCst) {
+                0 => (StatusCode::UNPROCESSABLE_ENTITY, refusal),
+                _ => (StatusCode::OK, schema),
+            }
+        }
+    };
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    runtime.spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    let missing_for = Duration::from_millis(100);
+    let config = RegistryConfig { url, missing_for, ..RegistryConfig::default() };
+    let registry = RegistryClient::new(config, runtime.handle().clone()).unwrap();
+    let mut decoder = Decoder::new(Kind::Gps, Format::Avro(registry), BYTES_MAX);
+    let body = [&[2, b'd', 10][..], &[0; 16]].concat();
+    let messages = batch([Some(framed(5, &body))]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut n_rejects = 0;
+    while decoder.decode(&messages, 0).events.n_rows() == 0 {
+        n_rejects += decoder.decode(&messages, 0).rejects.len();
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(n_rejects > 0);
 }
 
 #[test]

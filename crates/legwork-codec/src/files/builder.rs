@@ -58,7 +58,6 @@ pub(crate) enum Cell<'a> {
     Text(&'a [u8]),
     /// A JSON array.
     JsonArray(&'a str),
-    Double(f64),
 }
 
 /// Values of one column. Refused values are not appended.
@@ -126,7 +125,6 @@ impl ColumnBuilder {
                 self.push_null();
                 true
             }
-            Cell::Double(value) => self.push_double(value),
             Cell::JsonArray(json) => self.push_json_array(json),
         }
     }
@@ -168,15 +166,6 @@ impl ColumnBuilder {
                 builder.values().append_slice(&days);
                 builder.append(true);
             }
-        }
-        true
-    }
-
-    fn push_double(&mut self, value: f64) -> bool {
-        match self {
-            ColumnBuilder::Double(builder) => builder.append_value(value),
-            ColumnBuilder::Float(builder) => builder.append_value(value as f32),
-            other => return other.push_text(value.to_string().as_bytes()),
         }
         true
     }

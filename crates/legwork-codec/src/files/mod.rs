@@ -64,7 +64,7 @@ pub struct FileBatch {
     pub places: Places,
 }
 
-/// Reads one file, batch by batch, in the order of its rows. Holds one batch of rows, and of GPX the whole file.
+/// Reads one file, batch by batch, in the order of its rows. Holds one batch of rows.
 pub struct FileReader {
     source: Box<dyn RowSource>,
     progress: Progress,

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::array::{TimestampMillisecondArray, TimestampNanosecondArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, TimestampMicrosecondType};
 use expect_test::expect;
 use legwork_types::{Kind, RejectReason, gps};
 use proptest::prelude::*;
@@ -295,14 +295,114 @@ fn gpx_tracks_become_pings() {
         | Morning   | 2024-01-01T00:00:01.500Z | 52.7 | 13.6 |            |
         +-----------+--------------------------+------+------+------------+
         rows [0, 2] at Morning.gpx track point 1, Morning.gpx track point 3
-        1 at Morning.gpx track point 2: missing_field: event_time is needed and is missing: "<trkpt lat=\"52.6\" lon=\"13.5\"/>"
+        1 at Morning.gpx track point 2: missing_field: event_time is needed and is missing: "<trkpt lat=\"52.6\" lon=\"13.5\"></trkpt>"
     "#]]
     .assert_eq(&shown(&all));
     assert_eq!(all.columns.column(gps::ALTITUDE_M).null_count(), 1);
     let error = FileReader::open(input(Kind::Calls, &folder.write("b.gpx", GPX))).unwrap_err();
     assert!(matches!(error, FileError::GpxOnlyGps { .. }));
-    let error = FileReader::open(input(Kind::Gps, &folder.write("c.gpx", &GPX[..300]))).unwrap_err();
+}
+
+#[test]
+fn a_damaged_gpx_says_where() {
+    let folder = Folder::new();
+    let mut reader = FileReader::open(input(Kind::Gps, &folder.write("a.gpx", &GPX[..283]))).unwrap();
+    assert_eq!(reader.next().unwrap().unwrap().events.n_rows(), 1);
+    let error = reader.next().unwrap().unwrap_err();
     assert!(matches!(error, FileError::Corrupt { .. }) && !error.is_usage());
+    assert!(error.to_string().contains("a.gpx is damaged or no GPX: 5:"), "{error}");
+    assert!(reader.next().is_none());
+    for (text, why) in [("", "1:1 "), ("{}", "1:1 "), ("<kml/>", "its root is no gpx element"), ("<gpx", "1:5 ")] {
+        let error = FileReader::open(input(Kind::Gps, &folder.write("b.gpx", text))).unwrap_err();
+        assert!(error.to_string().contains(&format!("b.gpx is damaged or no GPX: {why}")), "{error}");
+    }
+}
+
+#[test]
+fn a_bad_track_point_costs_only_itself() {
+    let folder = Folder::new();
+    let text = r#"<gpx version="1.1" xmlns="http://www.topografix.com/GPX/1/1"><trk><trkseg>
+        <trkpt lat="91" lon="180"><time>2024-01-01T00:00:00Z</time><cadence>5</cadence></trkpt>
+        <trkpt lat="north" lon="1"><time>2024-01-01T00:00:01Z</time></trkpt>
+        <trkpt lon="1"><time>2024-01-01T00:00:02Z</time></trkpt>
+        <trkpt lat="1" lon="1"><time>today &amp; now</time></trkpt>
+        <trkpt lat="1" lon="1"><time>2024-01-01T00:00:03Z</time><ele>high</ele></trkpt>
+        <trkpt lat="1" lon="1"><time>2024-01-01T00:00:04Z</time></trkpt>
+        </trkseg></trk></gpx>"#;
+    let all = read(input(Kind::Gps, &folder.write("a.gpx", text))).unwrap();
+    expect![[r#"
+        +-----------+----------------------+------+-------+------------+
+        | device_id | event_time           | lat  | lon   | accuracy_m |
+        +-----------+----------------------+------+-------+------------+
+        | a         | 2024-01-01T00:00:00Z | 91.0 | 180.0 |            |
+        | a         | 2024-01-01T00:00:04Z | 1.0  | 1.0   |            |
+        +-----------+----------------------+------+-------+------------+
+        rows [0, 5] at a.gpx track point 1, a.gpx track point 6
+        1 at a.gpx track point 2: wrong_type: lat is no number: "<trkpt lat=\"north\" lon=\"1\"><time>2024-01-01T00:00:01Z</time></trkpt>"
+        2 at a.gpx track point 3: missing_field: lat is needed and is missing: "<trkpt lat=\"\" lon=\"1\"><time>2024-01-01T00:00:02Z</time></trkpt>"
+        3 at a.gpx track point 4: wrong_type: event_time is no time (such as 2026-01-05T08:00:00Z, UTC where no zone is given, or microseconds as an integer): "<trkpt lat=\"1\" lon=\"1\"><time>today &amp; now</time></trkpt>"
+        4 at a.gpx track point 5: wrong_type: altitude_m is no number: "<trkpt lat=\"1\" lon=\"1\"><ele>high</ele><time>2024-01-01T00:00:03Z</time></trkpt>"
+    "#]]
+    .assert_eq(&shown(&all));
+}
+
+/// The points of all tracks as the gpx crate reads them: device, time, latitude, longitude, altitude, speed.
+fn points_of_crate(text: &str, stem: &str) -> Vec<String> {
+    let tracks = ::gpx::read(text.as_bytes()).unwrap().tracks.into_iter().flat_map(|track| {
+        let device = track.name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| stem.to_owned());
+        let points = track.segments.into_iter().flat_map(|segment| segment.points);
+        points.map(move |point| {
+            let time_us = parse::time_us(point.time.unwrap().format().unwrap().as_bytes());
+            let (at, altitude_m) = (point.point(), point.elevation.map(|m| m as f32));
+            let speed_mps = point.speed.map(|mps| mps as f32);
+            format!("{} {:?} {} {} {altitude_m:?} {speed_mps:?}", device.trim(), time_us, at.y(), at.x())
+        })
+    });
+    tracks.collect()
+}
+
+fn points_of(all: &All) -> Vec<String> {
+    let column = |idx: usize| all.columns.column(idx);
+    let f32s = |idx: usize, row: usize| {
+        let values = column(idx).as_primitive::<Float32Type>();
+        values.is_valid(row).then(|| values.value(row))
+    };
+    let point = |row: usize| {
+        let device = column(gps::DEVICE_ID).as_string::<i32>().value(row);
+        let time_us = Some(column(gps::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().value(row));
+        let [lat, lon] = [gps::LAT, gps::LON].map(|idx| column(idx).as_primitive::<Float64Type>().value(row));
+        let (altitude_m, speed_mps) = (f32s(gps::ALTITUDE_M, row), f32s(gps::SPEED_MPS, row));
+        format!("{device} {time_us:?} {lat} {lon} {altitude_m:?} {speed_mps:?}")
+    };
+    (0..all.columns.num_rows()).map(point).collect()
+}
+
+#[test]
+fn good_gpx_is_read_as_the_gpx_crate_does() {
+    let folder = Folder::new();
+    let point = |inner: &str| format!(r#"<trkpt lat="-33.8567844" lon="151.213108">{inner}</trkpt>"#);
+    let track = |name: &str, points: &str| format!("<trk>{name}<trkseg>{points}</trkseg><trkseg/></trk>");
+    let times = ["2024-01-01T00:00:00Z", "2024-02-29T23:59:59.123456-03:30", "1999-12-31T12:00:00"];
+    let points: String = times
+        .iter()
+        .map(|time| point(&format!("<ele>-12.375</ele><time>{time}</time><hdop>1.5</hdop><name>no device</name>")))
+        .collect();
+    let foreign = "<extensions><x:time xmlns:x=\"urn:x\">never</x:time><x:a xmlns:x=\"urn:x\"><speed>9</speed></x:a></extensions>";
+    let foreign = point(&format!("<ele></ele><time>2024-01-01T00:00:09Z</time>{foreign}"));
+    let names = ["", "<name/>", "<name> a &lt;b&gt; &#228; </name>", "<name><![CDATA[c & d]]></name><desc>e</desc>"];
+    let tracks: String = names.iter().map(|name| track(name, &format!("{points}{foreign}"))).collect();
+    let places = r#"<wpt lat="1" lon="2"><time>2024-01-01T00:00:00Z</time></wpt><rte><rtept lat="1" lon="2"/></rte>"#;
+    let speed = track("", &point("<time>2024-01-01T00:00:00Z</time><speed>1.25</speed>"));
+    for text in [
+        format!(r#"<?xml version="1.0" encoding="UTF-8"?><!-- c --><gpx version="1.1">{places}{tracks}</gpx>"#),
+        format!(r#"<gpx version="1.1" xmlns="http://www.topografix.com/GPX/1/1">{tracks}{places}</gpx>"#),
+        r#"<g:gpx version="1.0" xmlns:g="http://www.topografix.com/GPX/1/0"></g:gpx>"#.to_owned(),
+        format!(r#"<gpx version="1.0" xmlns="http://www.topografix.com/GPX/1/0">{speed}</gpx>"#),
+    ] {
+        let all = read(input(Kind::Gps, &folder.write("van.gpx", &text))).unwrap();
+        assert_eq!(all.rejects.len(), 0);
+        assert_eq!(points_of(&all), points_of_crate(&text, "van"), "{text}");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn values_come_in_several_forms() {
         (r#", "event_time": 1709208000.0"#, "event_time", "1709208000"),
         (r#", "device_id": "\u00e4\n\"x\"""#, "device_id", "ä\n\"x\""),
         (r#", "accuracy_m": 3"#, "accuracy_m", "3.0"),
-        (r#", "accuracy_m": -1"#, "accuracy_m", "null"),
+        (r#", "accuracy_m": -1"#, "accuracy_m", "-1.0"),
         (r#", "mock": true"#, "mock", "true"),
         (r#", "mock": null"#, "mock", "null"),
         (r#", "event_id": null"#, "event_id", ""),

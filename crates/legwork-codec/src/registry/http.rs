@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::error::Error;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use super::{LatestSchema, RegistryConfig, RegistryError};
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Schemas that one schema may refer to, directly or not.
 const REFERENCES_MAX: usize = 64;
+/// Codes of a subject, a version and a schema that a registry does not know. *Source:* Confluent's interface; Apicurio, Karapace and Redpanda
+/// answer with the same.
+const UNKNOWN: RangeInclusive<i64> = 40_401..=40_403;
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 const ACCEPT: &str = "application/vnd.schemaregistry.v1+json, application/json";
 
@@ -188,13 +192,17 @@ impl Http {
             (Some(code), Some(message)) => format!("answered {status} ({code}: {message})"),
             _ => format!("answered {status}"),
         };
-        match status {
-            StatusCode::NOT_FOUND => Err(RegistryError::NotFound {
+        match (status, error.error_code) {
+            (StatusCode::NOT_FOUND, Some(code)) if UNKNOWN.contains(&code) => Err(RegistryError::NotFound {
                 detail: format!("the schema registry at {} does not know {what}", self.display_url),
             }),
-            StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => {
+            (StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST, Some(_)) => {
                 let detail = format!("the schema registry at {} {said} for {what}", self.display_url);
                 Err(RegistryError::Refused { detail, is_final: false })
+            }
+            // A proxy says so while the registry is away, a server of another kind always.
+            (StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, _) => {
+                Err(self.unavailable(&format!("{said}, not as a registry does: check registry.url if it stays so")))
             }
             _ => Err(self.unavailable(&said)),
         }

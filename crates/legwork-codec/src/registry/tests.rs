@@ -185,6 +185,28 @@ fn redirects_slow_answers_and_foreign_ones_are_trouble() {
 }
 
 #[test]
+fn only_a_registry_may_say_that_there_is_no_such_schema() {
+    let setting = Setting::new();
+    setting.script.set("/schemas/ids/2", 404, "404 page not found");
+    setting.script.set("/schemas/ids/3", 404, r#"{"error_code": 404, "message": "HTTP 404 Not Found"}"#);
+    setting.script.set("/schemas/ids/4", 400, "<html>The plain HTTP request was sent to HTTPS port</html>");
+    setting.script.set("/schemas/ids/5", 404, r#"{"error_code": 40402, "message": "Version not found."}"#);
+    setting.script.set("/schemas/ids/6", 422, r#"{"error_code": 42202, "message": "no version"}"#);
+    let client = setting.client(|_| {});
+    for (id, said) in [(2, "404 Not Found"), (3, "404 Not Found (404: HTTP 404 Not Found)"), (4, "400 Bad Request")] {
+        let expected = format!(
+            "the schema registry at {} answered {said}, not as a registry does: check registry.url if it stays so",
+            setting.url
+        );
+        assert_eq!(unavailable(settled(&client, id)), expected);
+    }
+    assert!(matches!(settled(&client, 5), Lookup::Missing(_)));
+    assert!(matches!(settled(&client, 6), Lookup::Refused(_)));
+    setting.script.set("/schemas/ids/2", 200, PING);
+    until(&client, 2, |answer| matches!(answer, Lookup::Ready(_)));
+}
+
+#[test]
 fn answers_that_cannot_be_used_are_refused() {
     let setting = Setting::new();
     let large = format!(r#"{{"schema": "{}"}}"#, "x".repeat(2 << 20));

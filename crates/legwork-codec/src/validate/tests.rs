@@ -1,7 +1,12 @@
 #![allow(clippy::unwrap_used)]
 
-use arrow::array::Array;
-use legwork_types::Kind;
+use std::sync::Arc;
+
+use arrow::array::{Array, Float64Array, RecordBatch};
+use arrow::compute::concat_batches;
+use legwork_types::{Kind, gps};
+
+use super::validate;
 
 use crate::testing::{BYTES_MAX, batch, column, reasons};
 use crate::{Decoded, Decoder, Format};
@@ -14,7 +19,7 @@ fn decode(kind: Kind, text: &str) -> Decoded {
 fn what_stands_for_unknown_becomes_null() {
     let decoded = decode(
         Kind::Gps,
-        r#"{"event_time": 5, "device_id": "d", "lat": 1, "lon": 2, "rep_id": "", "accuracy_m": -1, "speed_mps": -1,
+        r#"{"event_time": 5, "device_id": "d", "lat": 1, "lon": 2, "rep_id": "", "accuracy_m": 1e39, "speed_mps": -1,
             "course_deg": -0.5, "altitude_m": -12.5, "battery_pct": 1e39, "odometer_m": 7}"#,
     );
     assert_eq!(decoded.rejects, []);
@@ -29,6 +34,41 @@ fn what_stands_for_unknown_becomes_null() {
     ] {
         assert_eq!(column(&decoded, name), [expected], "{name}");
     }
+}
+
+/// By it a device says that it does not trust the fix, which is not the same as to say nothing.
+#[test]
+fn a_negative_accuracy_stays() {
+    for (kind, text) in [
+        (Kind::Gps, r#"{"event_time": 5, "device_id": "d", "lat": 1, "lon": 2, "accuracy_m": -1}"#),
+        (
+            Kind::CheckIns,
+            r#"{"event_time": 5, "check_in_id": "c", "rep_id": "r", "account_id": "a", "kind": "in", "accuracy_m": -1}"#,
+        ),
+    ] {
+        let decoded = decode(kind, text);
+        assert_eq!((reasons(&decoded), column(&decoded, "accuracy_m")), (vec![], vec!["-1.0".to_owned()]));
+    }
+}
+
+#[test]
+fn faults_come_by_row() {
+    let bad = r#"{"event_time": 5, "device_id": "d", "lat": 91, "lon": 181}"#;
+    let lines = batch([Some(bad), Some(bad)]);
+    let columns = Decoder::new(Kind::Gps, Format::Json, BYTES_MAX)
+        .decode(&batch([Some(&bad.replace("91", "1").replace("181", "1"))]), 0);
+    assert_eq!(columns.rejects, []);
+    let one = columns.events.columns;
+    let mut arrays = one.columns().to_vec();
+    for (column, value) in [(gps::LAT, 91.0), (gps::LON, 181.0)] {
+        arrays[column] = Arc::new(Float64Array::from(vec![value]));
+    }
+    let wrong = RecordBatch::try_new(one.schema(), arrays).unwrap();
+    let wrong = concat_batches(&one.schema(), [&wrong, &wrong]).unwrap();
+    let found: Vec<_> = validate(Kind::Gps, &wrong).into_iter().map(|(row, _, detail)| (row, detail)).collect();
+    let (lat, lon) = ("field lat is no latitude from -90 to 90", "field lon is no longitude from -180 to 180");
+    assert_eq!(found, [(0, lat), (0, lon), (1, lat), (1, lon)].map(|(row, detail)| (row, detail.to_owned())));
+    assert_eq!(Decoder::new(Kind::Gps, Format::Json, BYTES_MAX).decode(&lines, 0).rejects.len(), 2);
 }
 
 #[test]

@@ -55,7 +55,8 @@ pub struct Maintained {
 pub struct Maintenance {
     /// By table: what was done, or why not all of it.
     pub tables: Vec<(String, Result<Maintained, LakeError>)>,
-    /// The lease, renewed on the way; none when it has gone to another instance, which then goes on.
+    /// The lease, renewed on the way; none when it has gone to another instance, which then goes on, or was given back because this
+    /// machine's clock is wrong.
     pub lease: Option<Lease>,
 }
 
@@ -79,12 +80,13 @@ impl Lake {
     /// merges small files of the others, deletes files that no version needs. Safe to kill, to repeat, and beside commits: a step that
     /// somebody else was faster than is left for the next call. A table's trouble does not keep the others waiting.
     pub async fn maintain(&self, tables: &[LakeTable], upkeep: &Upkeep, lease: Lease) -> Maintenance {
-        let ahead_ms = lease.ahead_ms(upkeep.now_ms);
-        if ahead_ms > millis(self.inner.config.clock_ahead_max) {
-            let refused = LakeError::Clock { ahead_s: ahead_ms / 1_000 };
+        if let Err(refused) = self.refuse_clock(lease.ahead_ms(upkeep.now_ms)) {
             warn!(error = %refused, "the lake is not maintained");
+            if let Err(error) = self.release(&lease).await {
+                warn!(%error, "the lease of the lake's maintenance was not given back: it ends by itself");
+            }
             let tables = tables.iter().map(|table| (table.name().to_owned(), Err(refused.clone()))).collect();
-            return Maintenance { tables, lease: Some(lease) };
+            return Maintenance { tables, lease: None };
         }
         let mut run = Run { lake: self, upkeep, started: Instant::now(), lease: Some(lease) };
         let mut done = Vec::new();
@@ -206,7 +208,7 @@ async fn drop_day(log: &TableLog, paths: &[String], now_ms: i64) -> Result<bool,
             return Ok(n_attempts > 0 && paths.iter().all(|path| !found.contains(path)));
         }
         let operation = DeltaOperation::Delete { predicate: None };
-        match log.commit(Some(&version), removals(&version, paths, true, now_ms), operation, Vec::new()).await {
+        match log.commit(Some(&version), removals(&version, paths, true, now_ms), operation).await {
             Ok(_) => return Ok(true),
             Err(CommitFailure::Refused(error)) => return Err(error),
             Err(CommitFailure::Conflict | CommitFailure::Unknown(_)) => {}

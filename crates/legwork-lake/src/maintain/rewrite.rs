@@ -186,7 +186,7 @@ impl Rewrite<'_> {
             actions.extend(added);
             let target = i64::try_from(self.lake.inner.config.file_bytes_target).unwrap_or(i64::MAX);
             let operation = DeltaOperation::Optimize { predicate: None, target_size: target };
-            match self.log.commit(Some(&version), actions, operation, Vec::new()).await {
+            match self.log.commit(Some(&version), actions, operation).await {
                 Ok(_) => return Ok(true),
                 Err(CommitFailure::Refused(error)) => return Err(error),
                 Err(CommitFailure::Conflict) => {}

@@ -39,7 +39,8 @@ async fn deliver(lake: &Lake, lanes: Vec<LaneCommit>) -> Vec<LaneOutcome> {
     panic!("no end of trouble");
 }
 
-async fn maintain(lake: &Lake, round: i64) {
+async fn maintain(lake: &Lake, store: &FaultyStore, round: i64) {
+    store.pass(Duration::from_secs(60));
     let now_ms = i64::from(DAY_0 + 20_000) * 86_400_000 + round * 7_200_000;
     let upkeep = Upkeep { now_ms, late_horizon: Duration::ZERO, retention: HashMap::new() };
     if let Ok(Some(lease)) = lake.lease("chaos", now_ms, Duration::from_secs(60)).await {
@@ -66,7 +67,7 @@ proptest! {
                 (through_a, through_b) = (through_a + more_a, through_b + more_b);
                 let upkeep = async {
                     if *has_upkeep {
-                        maintain(&b, round.into()).await;
+                        maintain(&b, &store, round.into()).await;
                     }
                 };
                 let (from_a, from_b, ()) = tokio::join!(
@@ -86,7 +87,7 @@ proptest! {
             for lake in [&a, &lake_on(store.clone())] {
                 assert_eq!(number(lake, &calls(), "SELECT count(*) FROM t").await, n_expected);
             }
-            maintain(&b, 10_000).await;
+            maintain(&b, &store, 10_000).await;
             assert_eq!(number(&a, &calls(), "SELECT count(*) FROM t").await, n_expected);
         });
     }

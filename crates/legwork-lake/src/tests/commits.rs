@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::DataType;
+use legwork_types::LaneId;
 use object_store::memory::InMemory;
 
 use crate::testing::{DAY_0, Fault, FaultyStore, at, commit, contents, lake_on, lane, number, rows, stays};
@@ -135,6 +136,73 @@ async fn racing_writers_write_each_row_once() {
     assert_eq!(found.iter().filter(|row| row.1 == "own").count(), 40);
     let n_done = a.iter().chain(&b).filter(|outcome| **outcome == LaneOutcome::Done).count();
     assert_eq!(n_done, shared.len(), "one writer each");
+}
+
+/// A commit that is under way, and what it says in the end.
+fn committing(lake: &crate::Lake, lanes: Vec<LaneCommit>) -> tokio::task::JoinHandle<Vec<(LaneId, LaneOutcome)>> {
+    let lake = lake.clone();
+    tokio::spawn(async move { lake.commit(&stays(), lanes).await.unwrap().lanes })
+}
+
+/// Somebody else commits the same number while an attempt is under way, whatever becomes of that: what the other left out is not there.
+#[tokio::test]
+async fn what_somebody_else_brought_is_not_called_ours() {
+    for (word, fault) in [(".parquet", Fault::Held), ("00000000000000000002.json", Fault::Held)] {
+        let store = FaultyStore::new();
+        let (first, second) = (lake_on(store.clone()), lake_on(store.clone()));
+        first.commit(&stays(), vec![commit(0, 1, &[])]).await.unwrap();
+        store.fault(word, [Some(fault)]);
+        let rows = |device| commit(0, 2, &[(device, at(DAY_0, 1), 3, 2, false)]);
+        let slow = committing(&first, vec![rows("open"), commit(1, 5, &[("own", at(DAY_0, 2), 1, 5, false)])]);
+        store.holds().await;
+        let quick = second.commit(&stays(), vec![rows("closed")]).await.unwrap();
+        assert_eq!(quick.lanes, [(lane(0), LaneOutcome::Done)]);
+        store.let_go();
+        let slow = slow.await.unwrap();
+        assert_eq!(slow, [(lane(0), LaneOutcome::AlreadyThere), (lane(1), LaneOutcome::Done)], "at {word}");
+        let found: Vec<_> = contents(&first, &stays()).await.into_iter().map(|row| row.1).collect();
+        assert_eq!(found, ["closed", "own"]);
+    }
+}
+
+/// The answer of a commit is lost, and before it is looked for its files have been compacted and its lane has come further.
+#[tokio::test]
+async fn what_we_brought_is_known_to_be_ours_whatever_has_become_of_it() {
+    let store = FaultyStore::new();
+    let (first, second) = (lake_on(store.clone()), lake_on(store.clone()));
+    first.commit(&stays(), vec![commit(0, 1, &[("a", at(DAY_0, 1), 3, 1, false)])]).await.unwrap();
+    store.fault("00000000000000000002.json", [Some(Fault::HeldAfter)]);
+    let rows = |partition, through| commit(partition, through, &[("a", at(DAY_0, 1), 3, through.into(), false)]);
+    let slow = committing(&first, vec![rows(0, 2), rows(1, 2), rows(2, 0)]);
+    store.holds().await;
+    second.commit(&stays(), vec![rows(0, 3)]).await.unwrap();
+    let upkeep = crate::Upkeep {
+        now_ms: i64::from(DAY_0 + 20_000) * 86_400_000,
+        late_horizon: Duration::ZERO,
+        retention: std::collections::HashMap::new(),
+    };
+    let lease = second.lease("b", upkeep.now_ms, Duration::from_secs(60)).await.unwrap().unwrap();
+    let done = second.maintain(&[stays()], &upkeep, lease).await;
+    assert_eq!(done.tables[0].1.as_ref().unwrap().n_days_resolved, 1);
+    store.let_go();
+    assert_eq!(slow.await.unwrap(), [0, 1, 2].map(|partition| (lane(partition), LaneOutcome::Done)));
+    assert_eq!(contents(&first, &stays()).await.len(), 3);
+}
+
+/// As Azurite lists.
+#[tokio::test]
+async fn a_store_that_lists_from_the_start_whatever_it_is_asked_will_do() {
+    let store = FaultyStore::new();
+    store.has_no_offsets.store(true, std::sync::atomic::Ordering::Relaxed);
+    let commits = async |store: Arc<dyn object_store::ObjectStore>| {
+        let lake = lake_on(store);
+        for through in 1..4 {
+            let row = ("a", at(DAY_0, 1), 3, through.into(), false);
+            lake.commit(&stays(), vec![commit(0, through, &[row])]).await?;
+        }
+        Ok::<_, LakeError>(contents(&lake, &stays()).await.len())
+    };
+    assert_eq!(commits(Arc::new(crate::azure::FromOffset(store))).await.unwrap(), 3);
 }
 
 #[tokio::test]

@@ -27,8 +27,7 @@ fn upkeep(day: i32, hour: i64) -> Upkeep {
 }
 
 async fn lease(lake: &Lake, now_ms: i64) -> Lease {
-    // Far enough ahead of any lease of an earlier call.
-    lake.lease("test", now_ms + 1_000 * DAY_MS, Duration::from_secs(3_600)).await.unwrap().expect("nobody holds it")
+    lake.lease("test", now_ms, Duration::from_secs(3_600)).await.unwrap().expect("nobody holds it")
 }
 
 async fn maintain(lake: &Lake, upkeep: &Upkeep) -> Maintained {
@@ -257,8 +256,8 @@ async fn two_compactions_of_the_same_files_leave_each_row_once() {
         }
         // Days that still fill are merged, days that are over are resolved.
         let now = upkeep(DAY_0 + 1 + round % 2 * 3, 12);
-        let first = a.lease("a", 0, Duration::from_secs(60)).await.unwrap().unwrap();
-        let second = b.lease("b", 60_000, Duration::from_secs(1 << 40)).await.unwrap().unwrap();
+        let first = a.lease("a", 0, Duration::ZERO).await.unwrap().unwrap();
+        let second = b.lease("b", 0, Duration::from_secs(1 << 40)).await.unwrap().unwrap();
         let keep = |lake: Lake, lease: Lease, now: Upkeep| {
             tokio::spawn(async move { lake.maintain(&[stays()], &now, lease).await })
         };
@@ -277,42 +276,85 @@ async fn two_compactions_of_the_same_files_leave_each_row_once() {
 
 #[tokio::test]
 async fn one_instance_maintains_at_a_time() {
-    let store = Arc::new(InMemory::new());
+    let store = FaultyStore::new();
     let (a, b) = (lake_on(store.clone()), lake_on(store.clone()));
-    let minute = Duration::from_secs(60);
+    let (minute, half) = (Duration::from_secs(60), Duration::from_secs(30));
     let first = a.lease("a", 0, minute).await.unwrap().unwrap();
-    assert!(b.lease("b", 59_999, minute).await.unwrap().is_none());
-    assert!(a.lease("a", 59_999, minute).await.unwrap().is_none(), "a second start of a waits like any other");
-    let first = a.renew(&first, 50_000).await.unwrap().unwrap();
-    assert!(b.lease("b", 109_999, minute).await.unwrap().is_none());
-    let second = b.lease("b", 110_000, minute).await.unwrap().unwrap();
-    assert!(a.renew(&first, 110_001).await.unwrap().is_none(), "it has gone to b");
-    let mut second = second;
+    store.pass(half);
+    assert!(b.lease("b", 0, minute).await.unwrap().is_none());
+    assert!(a.lease("a", 0, minute).await.unwrap().is_none(), "a second start of a waits like any other");
+    let first = a.renew(&first, 0).await.unwrap().unwrap();
+    store.pass(half);
+    assert!(b.lease("b", 0, minute).await.unwrap().is_none());
+    store.pass(half);
+    let mut second = b.lease("b", 0, minute).await.unwrap().unwrap();
+    assert!(a.renew(&first, 0).await.unwrap().is_none(), "it has gone to b");
     for now in 0..20 {
-        second = b.renew(&second, 110_000 + now).await.unwrap().unwrap();
+        second = b.renew(&second, now).await.unwrap().unwrap();
     }
-    assert!(a.renew(&first, 110_050).await.unwrap().is_none(), "the number that a wants next was deleted since");
-    assert!(paths(store.as_ref(), "lake/_legwork").await.len() <= 7);
-    let second = b.renew(&second, 110_060).await.unwrap().unwrap();
+    assert!(a.renew(&first, 0).await.unwrap().is_none(), "the number that a wants next was deleted since");
+    assert!(paths(store.as_ref(), "lake/_legwork").await.len() <= 8);
+    let second = b.renew(&second, 0).await.unwrap().unwrap();
     b.release(&second).await.unwrap();
-    assert!(a.lease("a", 110_061, minute).await.unwrap().is_some());
+    assert!(a.lease("a", 0, minute).await.unwrap().is_some());
     let store = FaultyStore::new();
     let c = lake_on(store.clone());
-    store.fault("maintenance", [Some(Fault::FailAfter)]);
+    store.fault(".json", [Some(Fault::FailAfter)]);
     assert!(c.lease("c", 0, minute).await.unwrap().is_some(), "the answer was lost, the lease was not");
 }
 
+/// Whatever the clock of an instance says, its lease ends for the others when it has lasted as long as it was to.
 #[tokio::test]
-async fn a_clock_far_ahead_deletes_nothing() {
+async fn a_lease_lasts_by_the_clock_of_the_store() {
+    const YEAR_MS: i64 = 366 * DAY_MS;
+    let minute = Duration::from_secs(60);
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    for wrong_ms in [-YEAR_MS, YEAR_MS] {
+        let store = FaultyStore::new();
+        let (wrong, right) = (lake_on(store.clone()), lake_on(store.clone()));
+        let held = wrong.lease("wrong", now_ms + wrong_ms, minute).await.unwrap().unwrap();
+        assert!(right.lease("right", now_ms, minute).await.unwrap().is_none());
+        let held = wrong.renew(&held, now_ms + wrong_ms).await.unwrap().unwrap();
+        store.pass(minute);
+        let taken = right.lease("right", now_ms, minute).await.unwrap().unwrap();
+        assert!(wrong.renew(&held, now_ms + wrong_ms).await.unwrap().is_none());
+        assert!(wrong.lease("wrong", now_ms + wrong_ms, minute).await.unwrap().is_none());
+        assert!(right.renew(&taken, now_ms).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn claims_of_older_versions_bind_for_an_hour() {
+    use object_store::ObjectStoreExt;
+    let path = object_store::path::Path::from("lake/_legwork/maintenance/00000000000000000007.json");
+    for (expires_ms, is_held) in [(i64::MAX, true), (i64::MIN, false)] {
+        let store = FaultyStore::new();
+        let claim = format!(r#"{{"owner":"old","nonce":"n","expires_ms":{expires_ms}}}"#);
+        store.put(&path, claim.into()).await.unwrap();
+        let lake = lake_on(store.clone());
+        assert_eq!(lake.lease("new", 0, Duration::ZERO).await.unwrap().is_none(), is_held);
+        store.pass(Duration::from_secs(3_600));
+        assert!(lake.lease("new", 0, Duration::ZERO).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_clock_far_ahead_deletes_nothing_and_keeps_no_lease() {
     let store = Arc::new(InMemory::new());
     let lake = lake_with(store, LakeConfig { clock_ahead_max: Duration::from_secs(3_600), ..config() });
     lake.commit(&stays(), vec![commit(0, 1, &[("a", at(DAY_0, 1), 1, 1, false)])]).await.unwrap();
     let retention = HashMap::from([("stays".to_owned(), Duration::from_secs(86_400))]);
-    let ahead = Upkeep { now_ms: chrono::Utc::now().timestamp_millis() + 2 * HOUR_MS, retention, ..upkeep(0, 0) };
-    let taken = lease(&lake, ahead.now_ms).await;
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    let ahead = Upkeep { now_ms: now_ms + 2 * HOUR_MS, retention, ..upkeep(0, 0) };
+    let refused = lake.lease("ahead", ahead.now_ms, Duration::from_secs(3_600)).await;
+    assert!(matches!(refused, Err(LakeError::Clock { ahead_s: 7_000..=7_300 })), "{refused:?}");
+    // It was right when the lease was taken.
+    let taken = lease(&lake, now_ms).await;
     let done = lake.maintain(&[stays()], &ahead, taken).await;
     assert!(matches!(done.tables[0].1, Err(LakeError::Clock { ahead_s: 7_000..=7_300 })), "{done:?}");
+    assert!(done.lease.is_none());
     assert_eq!(contents(&lake, &stays()).await.len(), 1);
+    lease(&lake, now_ms).await;
 }
 
 /// Three days of commits every ten minutes: finished days lie in files near the target.

@@ -77,11 +77,9 @@ impl Reference {
     /// Without records. Panics when `kind` is no reference kind.
     pub fn new(kind: Kind) -> Reference {
         let schema = kind.schema();
-        let identity_columns: Vec<usize> = identity(kind)
-            .iter()
-            .chain(&["valid_from"])
-            .filter_map(|name| schema.column_with_name(name))
-            .map(|(column, _)| column)
+        let identity_columns: Vec<usize> = Reference::identity(kind)
+            .into_iter()
+            .map(|name| schema.index_of(name).expect("an identity is made of columns"))
             .collect();
         let fields = identity_columns.iter().map(|&column| SortField::new(schema.field(column).data_type().clone()));
         let identities = RowConverter::new(fields.collect()).expect("identities are strings, times and dates");
@@ -97,6 +95,12 @@ impl Reference {
             n_dead: 0,
             n_live: 0,
         }
+    }
+
+    /// Columns that tell the records of a kind apart; together the record key with which a compacted topic keeps them all.
+    pub fn identity(kind: Kind) -> Vec<&'static str> {
+        let has_history = kind.schema().column_with_name("valid_from").is_some();
+        identity(kind).iter().copied().chain(has_history.then_some("valid_from")).collect()
     }
 
     /// Appends a batch's rows, all dead for now; gives where they start.

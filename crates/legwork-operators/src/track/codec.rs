@@ -57,8 +57,8 @@ struct Context {
     widths: [u8; 7],
 }
 
-/// Times are nearer to 1970 than this, 570 years.
-const TIME_US_MAX: i64 = 1 << 54;
+/// Times are nearer to 1970 than this, 9,133 years.
+const TIME_US_MAX: i64 = 1 << 58;
 
 /// Widths are multiples of so many bits.
 const WIDTH_STEP: u32 = 4;

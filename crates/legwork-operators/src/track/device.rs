@@ -353,18 +353,30 @@ impl Device {
         chunks.partition_point(|chunk| chunk.first_us <= time_us).saturating_sub(1)
     }
 
-    /// The pings of some chunks, the open one among them, with what each adds, as if there were no others behind. Those before or
-    /// between that are not in memory are left out.
-    pub(crate) fn explain(&self, params: &Params, chunks: std::ops::RangeInclusive<usize>) -> Vec<Explained> {
-        let Some(first) = chunks.clone().find(|idx| self.pings(*idx).is_some()) else { return Vec::new() };
+    /// The pings of some chunks, the open one among them, with what each adds, and those behind them until nothing changes any more of
+    /// what is said of the pings before `until_us`. Where a chunk behind is not in memory it ends there, and gives the chunk's first ping
+    /// besides. Chunks in front that are not in memory are left out.
+    pub(crate) fn explain(
+        &self,
+        params: &Params,
+        chunks: std::ops::RangeInclusive<usize>,
+        until_us: i64,
+    ) -> (Vec<Explained>, Option<i64>) {
+        let Some(first) = chunks.clone().find(|idx| self.pings(*idx).is_some()) else { return (Vec::new(), None) };
         let start = self.start_of(first).flatten().map_or_else(Start::default, PackedStart::open);
         let (mut state, mut rows, mut before) = (start.state, DeviceRows::of(&start.open), start.before);
         let mut trace = Trace::default();
-        for ping in (first..=*chunks.end()).map_while(|chunk_idx| self.pings(chunk_idx)).flatten() {
-            step(params, &mut state, &mut rows, before.as_ref(), &ping, 0, &mut trace);
-            before = Some(ping);
+        for chunk_idx in first..=self.n_sealed() {
+            if chunk_idx > *chunks.end() && state.is_settled(until_us) {
+                break;
+            }
+            let Some(pings) = self.pings(chunk_idx) else { return (trace.pings, self.first_us_of(chunk_idx)) };
+            for ping in pings {
+                step(params, &mut state, &mut rows, before.as_ref(), &ping, 0, &mut trace);
+                before = Some(ping);
+            }
         }
-        trace.pings
+        (trace.pings, None)
     }
 
     /// What the pings in memory covered: by chunk, the open one last.

@@ -20,15 +20,16 @@ impl Device {
             return None;
         }
         let pings = self.open.bytes();
-        let mut bytes = Vec::with_capacity(24 + 4 * self.rows.n_movement() + pings.len());
+        let revisions: Vec<u32> = self.rows.movement(params.window_us).map(|row| row.revision).collect();
+        let mut bytes = Vec::with_capacity(24 + 4 * revisions.len() + pings.len());
         bytes.push(if self.was_live { WAS_LIVE } else { 0 });
         bytes.extend_from_slice(&self.lane_then_us.to_le_bytes());
         bytes.extend_from_slice(&self.battery_pct.to_le_bytes());
         put(&mut bytes, u64::from(self.n_open));
         put(&mut bytes, self.reps.iter().count() as u64);
         self.reps.iter().for_each(|rep| put(&mut bytes, u64::from(rep)));
-        put(&mut bytes, self.rows.n_movement() as u64);
-        self.rows.movement(params.window_us).for_each(|row| put(&mut bytes, u64::from(row.revision)));
+        put(&mut bytes, revisions.len() as u64);
+        revisions.into_iter().for_each(|revision| put(&mut bytes, u64::from(revision)));
         bytes.extend_from_slice(&pings);
         Some(bytes.into_boxed_slice())
     }

@@ -63,29 +63,39 @@ fn accuracies(pings: &[Explained]) -> ArrayRef {
     opt_measures(pings.iter().map(|e| f64::from(e.ping.accuracy_m)))
 }
 
-/// Chunks whose pings say what became of those in a span: behind it until all that may still change is settled.
-fn chunks_over(device: &Device, params: &Params, from_us: i64, until_us: i64) -> RangeInclusive<usize> {
-    // Until a cluster is a stay it spans less than this; one fix more says whether the last is an outlier.
-    let last = device.chunk_of(until_us.saturating_add(params.track.stay_min_us)) + 1;
-    device.chunk_of(from_us)..=last.min(device.n_sealed())
+/// The pings of some chunks, and of those behind them until it stands what became of the pings before `until_us`; or first pings of chunks
+/// that are needed for that and are not in memory, all that are known by now.
+fn explained(
+    device: &Device,
+    params: &Params,
+    chunks: RangeInclusive<usize>,
+    until_us: i64,
+) -> Result<Vec<Explained>, Vec<i64>> {
+    let sealed = chunks.clone().filter_map(|chunk_idx| device.chunks().get(chunk_idx));
+    let missing: Vec<i64> = sealed.filter(|chunk| chunk.body.is_none()).map(|chunk| chunk.first_us).collect();
+    if !missing.is_empty() {
+        return Err(missing);
+    }
+    match device.explain(params, chunks, until_us) {
+        (pings, None) => Ok(pings),
+        (_, Some(first_us)) => Err(vec![first_us]),
+    }
 }
 
-/// Chunks of a range that are not in memory.
-fn missing(device: &Device, chunks: RangeInclusive<usize>) -> Vec<i64> {
-    let sealed = chunks.filter_map(|chunk_idx| device.chunks().get(chunk_idx));
-    sealed.filter(|chunk| chunk.body.is_none()).map(|chunk| chunk.first_us).collect()
+/// Chunks over a span.
+fn chunks_over(device: &Device, lookup: &Lookup) -> RangeInclusive<usize> {
+    device.chunk_of(lookup.from_us)..=device.chunk_of(lookup.to_us)
 }
 
 /// First pings of chunks that are needed to explain a span.
 pub(crate) fn explain_wants(lookup: &Lookup, device: &Device, params: &Params) -> Vec<i64> {
-    missing(device, chunks_over(device, params, lookup.from_us, lookup.to_us))
+    explained(device, params, chunks_over(device, lookup), lookup.to_us).err().unwrap_or_default()
 }
 
 /// The pings of a device in a span, with what each adds to its row: rows of a window and rep, added in order, give the row exactly.
 pub(crate) fn explain_track(lookup: &Lookup, device: Option<&Device>, params: &Params, reps: &Names) -> RecordBatch {
-    let mut pings = device.map_or_else(Vec::new, |device| {
-        device.explain(params, chunks_over(device, params, lookup.from_us, lookup.to_us))
-    });
+    let mut pings =
+        device.map_or_else(Vec::new, |device| device.explain(params, chunks_over(device, lookup), lookup.to_us).0);
     pings.retain(|e| (lookup.from_us..lookup.to_us).contains(&e.ping.time_us));
     let columns: Vec<ArrayRef> = vec![
         texts(pings.iter().map(|_| Some(lookup.key.as_str()))),
@@ -107,33 +117,35 @@ pub(crate) fn explain_track(lookup: &Lookup, device: Option<&Device>, params: &P
     RecordBatch::try_new(EXPLAIN.clone(), columns).expect("the columns are built after the schema")
 }
 
-/// Fixes with a believable position around a moment, and first pings of chunks that are needed to be sure that they are the nearest.
-fn around(lookup: &Lookup, device: &Device, params: &Params) -> (Vec<Explained>, Vec<i64>) {
+/// Fixes with a believable position around a moment; or first pings of chunks that are needed to be sure that they are the nearest.
+fn around(lookup: &Lookup, device: &Device, params: &Params) -> Result<Vec<Explained>, Vec<i64>> {
     let at_us = lookup.from_us;
-    let (mut first, mut last) = chunks_over(device, params, at_us, at_us).into_inner();
+    let (mut first, mut last) = (device.chunk_of(at_us), device.chunk_of(at_us));
+    let mut until_us = at_us.saturating_add(1);
     loop {
-        let wanted = missing(device, first..=last);
-        let mut pings = if wanted.is_empty() { device.explain(params, first..=last) } else { Vec::new() };
+        let mut pings = explained(device, params, first..=last, until_us)?;
         pings.retain(|e| !matches!(e.decision, Decision::Invalid | Decision::Accuracy | Decision::Speed));
         let n_before = pings.partition_point(|e| e.ping.time_us <= at_us);
         let (lacks_before, lacks_after) =
             (n_before == 0 && first > 0, n_before == pings.len() && last < device.n_sealed());
-        if !wanted.is_empty() || !(lacks_before || lacks_after) {
-            return (pings, wanted);
+        let after_us = pings.get(n_before).map_or(until_us, |after| after.ping.time_us.saturating_add(1));
+        if !(lacks_before || lacks_after || after_us > until_us) {
+            return Ok(pings);
         }
         (first, last) = (first - usize::from(lacks_before), last + usize::from(lacks_after));
+        until_us = until_us.max(after_us);
     }
 }
 
 /// First pings of chunks that are needed to tell the fixes nearest to a moment.
 pub(crate) fn track_at_wants(lookup: &Lookup, device: &Device, params: &Params) -> Vec<i64> {
-    around(lookup, device, params).1
+    around(lookup, device, params).err().unwrap_or_default()
 }
 
 /// The fixes of a device nearest to a moment: the last at or before it, the first after it. Mock ones are among them and say so, since
 /// they are evidence; fixes without a believable position are not.
 pub(crate) fn track_at(lookup: &Lookup, device: Option<&Device>, params: &Params, _reps: &Names) -> RecordBatch {
-    let pings = device.map_or_else(Vec::new, |device| around(lookup, device, params).0);
+    let pings = device.and_then(|device| around(lookup, device, params).ok()).unwrap_or_default();
     let n_before = pings.partition_point(|e| e.ping.time_us <= lookup.from_us);
     let mut sides = Vec::new();
     let mut near = Vec::new();

@@ -285,6 +285,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::track::rows::DeviceRows;
 
     const WIDTH_US: i64 = 300_000_000;
 
@@ -303,7 +304,7 @@ mod tests {
 
     prop_compose! {
         fn row()(step in prop_oneof![Just(1i64), 0i64..1000], first in 0..WIDTH_US, length in 0..WIDTH_US, n_pings in 1u32..50,
-                 times in (0i64..1 << 38, proptest::option::of(0i64..1 << 40)), metres in (number(), number()),
+                 times in (0i64..1 << 42, proptest::option::of(prop_oneof![0i64..1 << 40, 0i64..1 << 58])), metres in (number(), number()),
                  speed in prop_oneof![Just(f32::NAN), 0.0f32..80.0, (0u16..9000).prop_map(|n| f32::from(n) / 100.0)],
                  rep in prop_oneof![Just(NO_REP), 0u32..3], revision in 0u32..4, rare in rare()) -> (i64, bool, Row) {
             let last_us = if n_pings == 1 { first } else { (first + length).min(WIDTH_US - 1) };
@@ -349,6 +350,9 @@ mod tests {
             let writer = write(&rows);
             let read: Vec<_> = RowReader::new(WIDTH_US, writer.bytes(), writer.n_rows()).map(|row| bits(&row)).collect();
             prop_assert_eq!(read, rows.iter().map(bits).collect::<Vec<_>>());
+            let plain: Vec<Row> = rows.iter().map(|row| Row { rare: Rare::default(), ..*row }).collect();
+            let held: Vec<_> = DeviceRows::of(&plain).open_rows().map(|row| bits(&row)).collect();
+            prop_assert_eq!(held, plain.iter().map(bits).collect::<Vec<_>>());
             // One that goes on writes the same.
             let first = write(&rows[..cut.min(rows.len())]);
             let mut again = RowWriter::after(WIDTH_US, &first.bytes(), first.n_rows()).unwrap();

@@ -96,16 +96,28 @@ fn push_tightly<T>(list: &mut Vec<T>, item: T) {
     list.push(item);
 }
 
-/// A row in 60 bytes: 56 bits of window (years 828 to 3111), 40 of offsets in it and of moving (12 days), 56 of standing still, 23 of
-/// pings, and whether it has rare figures.
+/// A row in 60 bytes. Words of it hold 58 bits of the window (years 1399 to 10532) and of standing still, 37 of each offset in the window,
+/// 42 of moving (50 days), 23 of pings, and whether it has rare figures.
 #[derive(Clone, Copy, Debug)]
 struct Packed([u32; 15]);
 
 const PACKED_LEN: usize = size_of::<Packed>();
 
-/// Windows are counted from here, so that they are not negative.
-const WINDOW_BIAS: i64 = 1 << 55;
-const BITS_40: u64 = (1 << 40) - 1;
+/// Windows are counted from so long before 1970, so that they are not negative.
+const WINDOW_BIAS: i64 = 1 << 54;
+const LONG_BITS: u32 = 58;
+const OFFSET_BITS: u32 = 37;
+const MOVING_BITS: u32 = 42;
+/// Where the rest of the words is: pings with whether there are rare figures, and standing still, both from the lowest bits up.
+const COUNTS_BITS: [u32; 2] = [64 - LONG_BITS, 18];
+const STILL_BITS: [u32; 2] = [64 - OFFSET_BITS, 64 - MOVING_BITS];
+
+/// Pings of a row are counted up to here.
+const N_PINGS_MAX: u32 = (1 << 23) - 1;
+
+const fn low(n_bits: u32) -> u64 {
+    (1 << n_bits) - 1
+}
 
 impl Packed {
     #[inline(always)]
@@ -115,7 +127,7 @@ impl Packed {
 
     #[inline(always)]
     fn window_us(&self) -> i64 {
-        (self.word(0) & ((1 << 56) - 1)) as i64 - WINDOW_BIAS
+        (self.word(0) & low(LONG_BITS)) as i64 - WINDOW_BIAS
     }
 
     #[inline(always)]
@@ -131,13 +143,14 @@ impl Row {
         let counts = u64::from(self.n_pings) << 1 | has_rare;
         let (first, last) = ((self.first_us - self.window_us) as u64, (self.last_us - self.window_us) as u64);
         let (moving, still) = (self.moving_us as u64, self.still_us as u64);
-        debug_assert!(self.window_us.unsigned_abs() < 1 << 55 && counts < 1 << 24);
-        debug_assert!((first | last | moving) <= BITS_40 && still < 1 << 56, "{self:?}");
+        debug_assert!(self.is_plausible(), "{self:?}");
         let words = [
-            (self.window_us + WINDOW_BIAS) as u64 | counts << 56,
-            first | (counts >> 8) << 40 | (still >> 48) << 56,
-            last | still << 40,
-            moving | (still >> 24) << 40,
+            (self.window_us + WINDOW_BIAS) as u64 | counts << LONG_BITS,
+            first
+                | (counts >> COUNTS_BITS[0]) << OFFSET_BITS
+                | (still >> (STILL_BITS[0] + STILL_BITS[1])) << (OFFSET_BITS + COUNTS_BITS[1]),
+            last | still << OFFSET_BITS,
+            moving | (still >> STILL_BITS[0]) << MOVING_BITS,
         ];
         let half = |at: usize| (words[at / 2] >> (32 * (at % 2))) as u32;
         let (raw, distance) = (self.raw_m.to_bits(), self.distance_m.to_bits());
@@ -164,14 +177,18 @@ impl Row {
     fn unpack(packed: &Packed, rare: impl FnOnce(i64, u32) -> Rare) -> Row {
         let window_us = packed.window_us();
         let (first, last, moving) = (packed.word(2), packed.word(4), packed.word(6));
-        let counts = packed.word(0) >> 56 | (first >> 40 & 0xffff) << 8;
+        let counts = packed.word(0) >> LONG_BITS | (first >> OFFSET_BITS & low(COUNTS_BITS[1])) << COUNTS_BITS[0];
+        let still_high = first >> (OFFSET_BITS + COUNTS_BITS[1]);
+        let still = last >> OFFSET_BITS
+            | (moving >> MOVING_BITS) << STILL_BITS[0]
+            | still_high << (STILL_BITS[0] + STILL_BITS[1]);
         let rep = packed.rep();
         Row {
             window_us,
-            first_us: window_us + (first & BITS_40) as i64,
-            last_us: window_us + (last & BITS_40) as i64,
-            moving_us: (moving & BITS_40) as i64,
-            still_us: (last >> 40 | (moving >> 40) << 24 | (first >> 56) << 48) as i64,
+            first_us: window_us + (first & low(OFFSET_BITS)) as i64,
+            last_us: window_us + (last & low(OFFSET_BITS)) as i64,
+            moving_us: (moving & low(MOVING_BITS)) as i64,
+            still_us: still as i64,
             raw_m: f64::from_bits(packed.word(11)),
             distance_m: f64::from_bits(packed.word(13)),
             speed_mps_max: f32::from_bits(packed.0[10]),
@@ -465,13 +482,20 @@ impl Cluster {
 impl Row {
     /// Whether it can be packed: not so what was read from damaged bytes.
     pub(crate) fn is_plausible(&self) -> bool {
-        let is_within = |time_us: i64| (0..=BITS_40 as i64).contains(&time_us);
-        self.window_us.unsigned_abs() < 1 << 54
-            && self.n_pings < 1 << 23
-            && is_within(self.first_us.wrapping_sub(self.window_us))
-            && is_within(self.last_us.wrapping_sub(self.window_us))
-            && is_within(self.moving_us)
-            && (0..1 << 48).contains(&self.still_us)
+        let is_within = |value: i64, n_bits: u32| value as u64 <= low(n_bits);
+        is_within(self.window_us.wrapping_add(WINDOW_BIAS), LONG_BITS)
+            && is_within(self.first_us.wrapping_sub(self.window_us), OFFSET_BITS)
+            && is_within(self.last_us.wrapping_sub(self.window_us), OFFSET_BITS)
+            && is_within(self.moving_us, MOVING_BITS)
+            && is_within(self.still_us, LONG_BITS)
+            && self.n_pings <= N_PINGS_MAX
+    }
+
+    /// Counts a ping, the last one by now.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, time_us: i64) {
+        self.n_pings = (self.n_pings + 1).min(N_PINGS_MAX);
+        self.last_us = time_us;
     }
 
     /// Equality but for the revision, where a missing speed equals a missing speed.

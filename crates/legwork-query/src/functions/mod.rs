@@ -1,10 +1,11 @@
 //! Functions of SQL, beside DataFusion's.
 
-mod bounded;
+pub(crate) mod bounded;
 mod business;
 mod geo;
 mod km;
 mod now;
+mod size;
 mod text;
 mod time;
 mod track;
@@ -35,10 +36,6 @@ pub(crate) fn register(
 ) -> Result<()> {
     for name in REMOVED {
         state.deregister_udf(name)?;
-    }
-    for name in bounded::NAMES {
-        let inner = state.udf(name)?;
-        state.register_udf(Arc::new(ScalarUDF::from(bounded::Bounded::new(inner))))?;
     }
     let scalars = [
         ScalarUDF::from(now::LegworkNow::new(clock.clone())),

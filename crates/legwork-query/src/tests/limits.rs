@@ -53,6 +53,111 @@ async fn values_of_any_size_out_of_a_number_cannot_be_made() {
     assert_eq!(table_of(engine.session().as_ref(), "SELECT repeat('ab', 2), lpad('7', 3, '0')").await, "abab,007");
 }
 
+/// `X` stands for a million bytes of text, as a constant and as the value of a row.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_any_size_out_of_text_cannot_be_made() {
+    let engine = limited(QueryOptions { memory_bytes_max: 256 << 20, ..options() });
+    let many = |text: &str| vec![text; 300].join(", ");
+    let expressions = [
+        "length(replace(X, 'x', X))".to_owned(),
+        "length(regexp_replace(X, 'x', X, 'g'))".to_owned(),
+        format!("regexp_match(X, '{}x{}') IS NULL", "(".repeat(150), ")".repeat(150)),
+        "length(to_char(now(), repeat(X, 10)))".to_owned(),
+        format!("length(concat({}))", many("X")),
+        format!("length(concat_ws(X, {}))", many("'a'")),
+        format!("length({})", vec!["X"; 300].join(" || ")),
+        format!("length(array_to_string(ARRAY[{}], X))", many("'a'")),
+        format!("cardinality(array_replace_all(ARRAY[{}], 'a', X))", many("'a'")),
+        format!("cardinality(ARRAY[{}])", many("X")),
+        format!("struct({}) IS NULL", many("X")),
+        format!("length(X), {}", (1..300).map(|n| format!("X || '{n}'")).collect::<Vec<_>>().join(", ")),
+        "arrow_cast(NULL, 'FixedSizeBinary(2000000000)') IS NULL".to_owned(),
+        "NULL::int[2000000000] IS NULL".to_owned(),
+    ];
+    for (text, rows) in [("repeat('x', 1000000)", ""), ("repeat(c, 1000000)", " FROM (VALUES ('x')) AS t(c)")] {
+        for expression in &expressions {
+            let sql = format!("SELECT {}{rows}", expression.replace('X', text));
+            let error = rows_of(engine.session().as_ref(), &sql).await.expect_err(expression);
+            assert_eq!((error.kind, error.sqlstate), (ErrorKind::Limit, "53200"), "{expression}{rows}: {error}");
+        }
+    }
+    for expression in [
+        "length(overlay(x placing x from 1 for 0))",
+        "length(x || x)",
+        "length(encode(x, 'hex'))",
+        "cardinality(array_append(ARRAY[x], x))",
+        "cardinality(ARRAY[x] || ARRAY[x])",
+    ] {
+        let sql = format!("SELECT {expression} FROM (SELECT repeat(c, 40000000) AS x FROM (VALUES ('x')) AS t(c))");
+        assert_eq!(failure(&engine, &sql).await.sqlstate, "53200", "{expression}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_table_functions_are_told_is_bounded_too() {
+    let engine = limited(QueryOptions { memory_bytes_max: 256 << 20, ..options() });
+    let long = vec!["repeat('x', 1000000)"; 300].join(" || ");
+    for (told, sqlstate) in
+        [(long.as_str(), "53200"), ("NULL::int[2000000000]::text", "53200"), ("'x' || 1 / 0", "22012")]
+    {
+        let sql = format!("SELECT count(*) FROM generate_series(1, length({told}))");
+        assert_eq!(failure(&engine, &sql).await.sqlstate, sqlstate, "{told}");
+    }
+    let sql = "SELECT count(*) FROM generate_series(1, length('a' || 'b') * 2) AS s(n), LATERAL (SELECT 1)";
+    assert_eq!(table_of(engine.session().as_ref(), sql).await, "4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_constant_is_not_repeated_for_every_row() {
+    let engine = limited(options());
+    let constant = "SELECT length(c) FROM (SELECT repeat('x', 1000000) AS c)";
+    assert_eq!(table_of(engine.session().as_ref(), constant).await, "1000000");
+    for sql in [
+        "SELECT repeat('x', 1000000) FROM generate_series(1, 8192)",
+        "SELECT arrow_cast(repeat('x', 1000000), 'LargeUtf8') FROM generate_series(1, 8192)",
+        "SELECT strpos(repeat('x', 1000000), value::text) FROM generate_series(1, 8192)",
+        "SELECT CASE WHEN value > 5 THEN repeat('x', 1000000) END FROM generate_series(1, 8192)",
+    ] {
+        assert_eq!(failure(&engine, sql).await.sqlstate, "53200", "{sql}");
+    }
+}
+
+/// To be looked at: `cargo test --release -p legwork-query what_a_bound_costs -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn what_a_bound_costs() {
+    let engine = limited(QueryOptions { target_partitions: Some(1), ..options() });
+    for expression in [
+        "value::text",
+        "'a' || value::text || 'b'",
+        "concat('a', value::text, 'b')",
+        "replace(value::text, '1', 'one')",
+    ] {
+        let sql = format!("SELECT sum(length({expression})) FROM generate_series(1, 5000000)");
+        let started = std::time::Instant::now();
+        table_of(engine.session().as_ref(), &sql).await;
+        eprintln!("{expression}: {:?}", started.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bounded_functions_answer_as_ever() {
+    let engine = limited(QueryOptions { rows_max: 10, ..options() });
+    let session = engine.session();
+    // More than the bound at once, so that it is made in pieces; and as much of it as may be.
+    let sql = "SELECT count(*), sum(length(l)), min(length(l)) FROM (SELECT regexp_replace(repeat('ab', 500), value::text, '-long-', 'g')
+        || NULL::text AS n, regexp_replace(repeat('ab', 500), value::text, '-long-', 'g') || 'c' AS l FROM generate_series(1, 30000))";
+    assert_eq!(table_of(session.as_ref(), sql).await, "30000,30030000,1001");
+    let sql = "SELECT 'a' || n::text || 'c' || NULL, 'a' || n::text || 'c', n + 1, [1, 2] || [n], concat('a', NULL, n) FROM (VALUES (7)) AS t(n)";
+    assert_eq!(table_of(session.as_ref(), sql).await, ",a7c,8,[1, 2, 7],a7");
+    let result = session
+        .query("SELECT 'a' || rep_id || ('b' || rep_id), upper(concat(rep_id, 'x')) FROM rep_calls")
+        .await
+        .unwrap();
+    assert_eq!(result.schema.field(1).name(), "upper(concat(rep_calls.rep_id,Utf8(\"x\")))");
+    assert_eq!(result.schema.field(0).name(), "Utf8(\"a\") || rep_calls.rep_id || Utf8(\"b\") || rep_calls.rep_id");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn time_is_bounded() {
     let engine = limited(QueryOptions { timeout: Duration::from_millis(300), ..options() });
@@ -102,6 +207,21 @@ async fn a_query_sees_one_snapshot_of_a_table() {
     assert_eq!(n_snapshots.load(Ordering::Relaxed), 1);
     table_of(session.as_ref(), "SELECT count(*) FROM rep_calls").await;
     assert_eq!(n_snapshots.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn the_tables_of_a_statement_are_known_through_its_views() {
+    let session = engine(Fake::default()).sql_session();
+    for (sql, table) in [
+        ("SELECT * FROM check_in_verdicts", "gps_pings"),
+        ("SELECT count(*) FROM deals WHERE deal_id IN (SELECT deal_id FROM Calls)", "calls"),
+        ("EXPLAIN SELECT * FROM check_ins", "check_ins"),
+    ] {
+        assert!(session.tables_read(sql).await.unwrap().contains(table), "{sql}");
+    }
+    assert!(!session.tables_read("SELECT 'gps_pings' FROM rep_calls").await.unwrap().contains("gps_pings"));
+    assert!(session.tables_read("SHOW timezone").await.unwrap().is_empty());
+    assert_eq!(session.tables_read("SELECT * FROM rep_cals").await.unwrap_err().sqlstate, "42P01");
 }
 
 #[tokio::test]
@@ -174,4 +294,23 @@ async fn the_catalog_tells_what_there_is() {
     assert!(
         table_of(session.as_ref(), "EXPLAIN ANALYZE SELECT n_calls FROM lanes.rep_calls").await.contains("LiveScan")
     );
+}
+
+/// A parser that tries again what it has read already, and what that holds again, takes minutes for a line.
+#[tokio::test]
+async fn what_nests_is_parsed_in_no_time() {
+    let engine = engine(calls());
+    for call in ["abs(", "coalesce(1, ", "abs(-", "(", "abs(CASE WHEN true THEN ", "sum("] {
+        for (inner, end) in [("1", ")"), ("1", ""), ("1 2", ")"), ("", ")")] {
+            let closing = if call.contains("CASE") { format!(" END{end}") } else { end.to_owned() };
+            for n in [15, 45] {
+                let _ = engine.session().query(&format!("SELECT {}{inner}{}", call.repeat(n), closing.repeat(n))).await;
+            }
+        }
+    }
+    for (call, end) in [("CAST(", " AS int)"), ("ARRAY[", "]"), ("floor(abs(", "))"), ("substring(", " FROM 1)")] {
+        let nested = |n: usize, inner: &str| format!("SELECT {}{inner}{}", call.repeat(n), end.repeat(n));
+        assert_eq!(failure(&engine, &nested(11, "1")).await.sqlstate, "54001", "{call}");
+        assert_eq!(failure(&engine, &nested(10, "1 2")).await.sqlstate, "42601", "{call}");
+    }
 }

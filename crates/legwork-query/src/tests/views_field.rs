@@ -161,18 +161,21 @@ async fn check_ins_are_judged_by_fence_and_circle() {
         check_in("6-mock", "a1", Some(1.0), Some(5.0), true, false),
         check_in("7-cached", "a1", Some(1.0), Some(5.0), false, true),
         check_in("8-no-fix", "a1", None, None, false, false),
+        check_in("8-untrusted", "a1", Some(1.0), Some(-1.0), false, false),
         check_in("9-no-place", "nowhere", Some(1.0), Some(5.0), false, false),
         check_in("9-unknown", "never", Some(1.0), Some(5.0), false, false),
     ]);
     let sql = "SELECT check_in_id, verdict, reason, round(distance_m)::int FROM check_in_verdicts ORDER BY 1";
     let expected = "1-inside,in_range,inside,90\n2-no-circle,in_range,inside,90\n3-vague,unverifiable,accuracy,10\n4-edge,unverifiable,accuracy,120\n\
                     5-outside,out_of_range,outside,150\n6-mock,unverifiable,mock,1\n7-cached,unverifiable,cached,1\n8-no-fix,unverifiable,no_fix,\n\
+                    8-untrusted,unverifiable,accuracy,1\n\
                     9-no-place,unverifiable,no_account_position,\n9-unknown,unverifiable,no_account_position,";
-    let ping = |time: &str, distance_m: f64, mock: bool| json!({"device_id": "d1", "event_time": time, "lat": 52.0 - degrees(distance_m), "lon": 13.0, "mock": mock});
+    let ping = |time: &str, distance_m: f64, accuracy_m: f64, mock: bool| json!({"device_id": "d1", "event_time": time, "lat": 52.0 - degrees(distance_m), "lon": 13.0, "accuracy_m": accuracy_m, "mock": mock});
     let pings = json!([
-        ping("2026-03-02T11:05:01Z", 1.0, true),
-        ping("2026-03-02T11:05:20Z", 700.0, false),
-        ping("2026-03-02T11:04:00Z", 1.0, false)
+        ping("2026-03-02T11:05:01Z", 1.0, 5.0, true),
+        ping("2026-03-02T11:05:02Z", 1.0, -1.0, false),
+        ping("2026-03-02T11:05:20Z", 700.0, 5.0, false),
+        ping("2026-03-02T11:04:00Z", 1.0, 5.0, false)
     ]);
     let engine = engine(places().lane("check_ins", rows).lane("gps_pings", pings));
     assert_eq!(table_of(engine.session().as_ref(), sql).await, expected);

@@ -57,6 +57,8 @@ pub(crate) struct Keeper {
     store: Arc<dyn LaneStore>,
     /// Of the newest durable checkpoint.
     head: Head,
+    /// Number of the newest checkpoint when the lane was claimed.
+    claimed_at: u32,
     in_flight: Option<InFlight>,
     pub(crate) pending: Pending,
     /// The lake holds everything through this number but what is carried; the store is told with the next checkpoint.
@@ -82,6 +84,7 @@ impl Keeper {
             lane,
             delivery,
             store,
+            claimed_at: head.number,
             head,
             in_flight: None,
             pending,
@@ -90,6 +93,11 @@ impl Keeper {
             last: now,
             turn: None,
         }
+    }
+
+    /// Whether rows through this number may have been taken from another claim, whose lane knew less.
+    pub(crate) fn is_of_former_claim(&self, through: u32) -> bool {
+        through < self.claimed_at
     }
 
     /// Head of the newest durable checkpoint.
@@ -117,10 +125,9 @@ impl Keeper {
         next_offset != self.head.next_offset || self.settled.is_some()
     }
 
-    /// Whether the next checkpoint should not be left waiting. `n_events`, `n_logged`: raw events, rejects and late events since the last one.
-    pub(crate) fn is_crowded(&self, n_events: usize, n_logged: usize) -> bool {
-        let delivery = &self.delivery;
-        n_logged > delivery.logged_rows_max || (n_events > delivery.encoded_rows_min && delivery.is_tight())
+    /// Whether the next checkpoint should not be left waiting for room's sake. `n_events`: raw events since the last one.
+    pub(crate) fn is_crowded(&self, n_events: usize) -> bool {
+        n_events > self.delivery.encoded_rows_min && self.delivery.is_tight()
     }
 
     /// Whether it may make the checkpoint that is due now: see [`super::DeliveryOptions::large_checkpoint`].

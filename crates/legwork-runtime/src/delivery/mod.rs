@@ -109,8 +109,9 @@ pub struct DeliveryOptions {
     /// With so many bytes of rows waiting in all lanes together, they read no further. With half as many, checkpoints are made and the lake
     /// takes them without waiting for their time.
     pub waiting_bytes_max: usize,
-    /// With so many rejects and late events since the last checkpoint, a lane does not wait for the time of the next one.
-    pub logged_rows_max: usize,
+    /// With so many bytes of rejects and late events since the last checkpoint, a lane does not wait for the time of the next one, and reads
+    /// no further until it is taken.
+    pub logged_bytes_max: u64,
     /// So many rows of a table in a checkpoint are encoded as Parquet, fewer as Arrow. Raw events are when there are eight times as many,
     /// without waiting for a checkpoint.
     pub encoded_rows_min: usize,
@@ -122,7 +123,7 @@ pub struct DeliveryOptions {
 }
 
 /// Lanes of the store, and when they were listed.
-type Listed = (Instant, Arc<[(LaneId, Head)]>);
+type Listed = (Instant, Arc<[(LaneId, Result<Head, StoreError>)]>);
 
 /// Delivery of one pipeline.
 #[derive(Debug)]
@@ -182,7 +183,7 @@ impl Delivery {
     }
 
     /// Lanes of the store, listed once for all that start together.
-    async fn known_lanes(&self) -> Result<Arc<[(LaneId, Head)]>, StoreError> {
+    async fn known_lanes(&self) -> Result<Arc<[(LaneId, Result<Head, StoreError>)]>, StoreError> {
         let mut known = self.known.lock().await;
         if let Some((_, lanes)) = known.as_ref().filter(|(at, _)| at.elapsed() < LISTED_AGE_MAX) {
             return Ok(lanes.clone());

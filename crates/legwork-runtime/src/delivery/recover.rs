@@ -9,6 +9,7 @@ use legwork_operators::OperatorConfig;
 use legwork_state::recovery::{Decision, Found, Standing, TableSeen, TopicSeen, decide, standing};
 use legwork_state::{Claimed, Head, LaneStore, PendingRows, StoreError};
 use legwork_types::{Kind, LaneId, Table};
+use tracing::warn;
 
 use super::pending::{Part, StoredRows};
 use super::versions::{newest, split_open};
@@ -61,7 +62,7 @@ pub(crate) async fn recover(
     };
     let n_partitions_of_others = match head {
         Some(_) => None,
-        None => n_partitions_of_others(delivery, lane).await?,
+        None => n_partitions_of_others(lane, &delivery.known_lanes().await.map_err(refused)?)?,
     };
     let found = Found {
         lane,
@@ -82,11 +83,20 @@ pub(crate) async fn recover(
     Ok(Recovered { store, head, hot, pending })
 }
 
-/// Partitions of the topic as the checkpoints of its other lanes have them.
-async fn n_partitions_of_others(delivery: &Delivery, lane: &LaneId) -> Result<Option<i32>, Refused> {
-    let lanes = delivery.known_lanes().await.map_err(refused)?;
-    let others = lanes.iter().filter(|(other, _)| other.topic == lane.topic && other.partition != lane.partition);
-    Ok(others.map(|(_, head)| head.n_partitions).max())
+/// Partitions of the topic as the checkpoints of its other lanes have them: of those that can be read. Damage to another lane does not
+/// keep this one from starting.
+fn n_partitions_of_others(lane: &LaneId, lanes: &[(LaneId, Result<Head, StoreError>)]) -> Result<Option<i32>, Refused> {
+    let others = || lanes.iter().filter(|(other, _)| other.topic == lane.topic && other.partition != lane.partition);
+    let known = others().filter_map(|(_, head)| head.as_ref().ok()).map(|head| head.n_partitions).max();
+    let unreadable = others().filter_map(|(_, head)| head.as_ref().err()).map(|error| refused(error.clone()));
+    match (known, unreadable.max_by_key(|refused| matches!(refused, Refused::Retry(_)))) {
+        (None, Some(Refused::Retry(detail))) => Err(Refused::Retry(detail)),
+        (None, Some(Refused::Halt(detail))) => {
+            warn!(%lane, detail, "whether the topic's partitions have changed is not known: another lane of it cannot be read");
+            Ok(None)
+        }
+        (known, _) => Ok(known),
+    }
 }
 
 fn refused(error: StoreError) -> Refused {
@@ -186,4 +196,24 @@ pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
     let columns = schema.fields().iter().map(column).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_lane_halts_no_other() {
+        let id = |topic: &str, partition| LaneId::new(topic.to_owned(), partition);
+        let head = |n_partitions| Ok(Head { n_partitions, ..Head::default() });
+        let damaged = || Err(StoreError::Damaged { lane: id("t", 1), detail: "bytes".to_owned() });
+        let silent = || Err(StoreError::Unavailable { detail: "no answer".to_owned() });
+        let of = |lanes: &[(LaneId, Result<Head, StoreError>)]| n_partitions_of_others(&id("t", 0), lanes);
+        assert!(matches!(of(&[(id("t", 1), damaged()), (id("t", 2), head(8)), (id("u", 0), head(9))]), Ok(Some(8))));
+        assert!(matches!(of(&[(id("t", 1), silent()), (id("t", 2), head(8))]), Ok(Some(8))));
+        assert!(matches!(of(&[(id("t", 1), damaged()), (id("u", 0), damaged())]), Ok(None)));
+        let both = [(id("t", 1), silent()), (id("t", 2), damaged())];
+        assert!(matches!(of(&both), Err(Refused::Retry(_))), "it may answer later");
+        assert!(matches!(of(&[(id("t", 0), silent()), (id("u", 0), silent())]), Ok(None)));
+    }
 }

@@ -133,7 +133,7 @@ impl LiveTables for StoredLanes {
     fn snapshot(&self, table: &str) -> SnapshotFuture {
         let snapshots: Result<Vec<Arc<dyn TableSnapshot>>, LiveError> = match Table::by_name(table) {
             Some(Table::PipelineLanes) => Ok(vec![of_batch(rows::pipeline_lanes(&self.statuses))]),
-            Some(only_live) => Err(unavailable(&format!("{} is not in the lake", only_live.name()))),
+            Some(only_live) => Err(not_kept(&format!("{} is not in the lake", only_live.name()))),
             None => Ok(self.reference.get(table).into_iter().collect()),
         };
         Box::pin(std::future::ready(snapshots.map(Answer::from)))
@@ -145,7 +145,7 @@ impl LiveTables for StoredLanes {
     }
 
     fn lookup(&self, lookup: Lookup) -> SnapshotFuture {
-        Box::pin(std::future::ready(Err(unavailable(&format!("{} needs the state of a lane", lookup.table)))))
+        Box::pin(std::future::ready(Err(not_kept(&format!("{} needs the state of a lane", lookup.table)))))
     }
 
     fn newest_event_time_us(&self) -> Option<i64> {
@@ -153,11 +153,11 @@ impl LiveTables for StoredLanes {
     }
 }
 
-fn unavailable(what: &str) -> LiveError {
+fn not_kept(what: &str) -> LiveError {
     let detail = format!(
         "{what}: ask a running Legwork (legwork sql --url), or run the events' files through the operators (legwork sql --input)"
     );
-    LiveError::Unavailable { detail }
+    LiveError::OnlyLive { detail }
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub(super) fn spec(lane: &LaneId, kind: Kind, delivery: Option<Arc<Delivery>>, f
         partition: lane.partition,
         past_us_max: None,
         config: Arc::new(config),
-        space: Space::open(&spill),
+        space: Space::open(&spill, true),
         metrics: None,
     }
 }
@@ -76,7 +76,7 @@ impl Instance {
             commit_every: Duration::from_secs(20),
             open_rows_every: Duration::from_secs(60),
             waiting_bytes_max: 150 << 10,
-            logged_rows_max: 150,
+            logged_bytes_max: 64 << 10,
             encoded_rows_min: 20,
             large_checkpoint: 20,
             runtime: runtime.handle().clone(),

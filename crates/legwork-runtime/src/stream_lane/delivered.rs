@@ -10,6 +10,7 @@ use legwork_state::{Head, LaneStore, StoreError};
 use legwork_types::{FreshRows, LaneState, LiveError, Lookup, MissingLane, TableSnapshot};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use super::StreamLane;
 use crate::PartitionFacts;
@@ -18,8 +19,15 @@ use crate::delivery::{
 };
 use crate::lane::Lane;
 
-/// A claim that failed is tried again after this.
-const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+/// A claim that failed is tried again after this, then after twice as long each time, up to the most: every claim leaves traces in the store.
+pub(super) const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+const CLAIM_AGAIN_MAX: Duration = Duration::from_secs(15);
+/// A lane that was fenced, and is still its group's after so long, was fenced by one that has no right to it.
+const FENCED_AGAIN: Duration = Duration::from_secs(60);
+/// A lane whose checkpoints cannot be made durable reads at least so many messages for the next one.
+const MESSAGES_MIN: i64 = 10_000;
+/// A checkpoint waits so long for word that its topic is still the same.
+const CONFIRM_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A topic that gives nothing for so long has nothing more: what its log ends with may be no messages (marks of transactions).
 const SILENT_AT_END: Duration = Duration::from_secs(5);
@@ -35,13 +43,25 @@ pub(super) enum Claim {
     /// Not yet: what it goes on with is there.
     Ready(Box<Recovered>),
     /// Not yet.
-    Awaited(oneshot::Receiver<Result<Recovered, Refused>>),
+    Awaited(Asked),
     /// Not yet: it was refused.
     Again(Instant),
     /// As long as the claim lasts.
     Held(Box<Keeper>),
     /// No more.
     Lost,
+}
+
+/// A claim that was asked for; nobody claims for a lane that has gone.
+pub(super) struct Asked {
+    answer: oneshot::Receiver<Result<Recovered, Refused>>,
+    claiming: AbortHandle,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.claiming.abort();
+    }
 }
 
 impl StreamLane {
@@ -69,13 +89,13 @@ impl StreamLane {
         let settings = settings(self.lane.kind, &self.config.operators);
         let (send, answer) = oneshot::channel();
         let runtime = delivery.runtime.clone();
-        runtime.spawn(async move {
+        let claiming = runtime.spawn(async move {
             let recovered = recover(&delivery, (&lane, kind), &facts, &settings).await;
             // The lane may have gone meanwhile.
             let _ = send.send(recovered);
             wake();
         });
-        self.claim = Claim::Awaited(answer);
+        self.claim = Claim::Awaited(Asked { answer, claiming: claiming.abort_handle() });
     }
 
     /// Lanes of reference data read their compacted topics anew each time.
@@ -100,13 +120,14 @@ impl StreamLane {
                 matches!(self.claim, Claim::Held(_))
             }
             Claim::Again(at) => {
-                if now >= *at {
+                // Whoever hears nothing from the broker does not know whether the partition is still its own.
+                if now >= *at && self.fenced_since.is_none_or(|since| self.reader.confirm_topic(since)) {
                     self.claim();
                 }
                 false
             }
-            Claim::Awaited(answer) => {
-                match answer.try_recv() {
+            Claim::Awaited(asked) => {
+                match asked.answer.try_recv() {
                     Err(oneshot::error::TryRecvError::Empty) => return false,
                     Ok(Ok(recovered)) => self.take_over(recovered, now),
                     Ok(Err(Refused::Halt(detail))) => self.halt(detail),
@@ -125,19 +146,22 @@ impl StreamLane {
                     // A checkpoint that is not waited for any more needs no word.
                     let _ = confirm.send(());
                 }
+                // Others wait for a large checkpoint to be over: it is given up.
+                self.unconfirmed.take_if(|(since, _)| since.elapsed() > CONFIRM_WAIT_MAX);
                 match keeper.poll(now) {
                     Ok(None) => {}
-                    Ok(Some(Durable { number, took })) => self.lane.committed(number, took.as_secs_f64()),
+                    Ok(Some(Durable { number, took })) => {
+                        self.lane.committed(number, took.as_secs_f64());
+                        self.claim_again_after = CLAIM_AGAIN;
+                        self.n_messages_max = self.n_messages_max.saturating_mul(2);
+                    }
                     Err(error) => {
                         self.lose(&error, now);
                         return false;
                     }
                 }
                 self.checkpoint_if_due(now);
-                match &self.claim {
-                    Claim::Held(keeper) => !keeper.is_full(),
-                    _ => false,
-                }
+                matches!(&self.claim, Claim::Held(keeper) if !keeper.is_full()) && !self.has_enough()
             }
         }
     }
@@ -164,6 +188,7 @@ impl StreamLane {
         }
         let keeper = Keeper::new(self.lane.id(), delivery, store, head.unwrap_or_default(), pending, now);
         self.claim = Claim::Held(Box::new(keeper));
+        self.fenced_since = None;
         self.state = LaneState::Running;
         self.detail.clear();
     }
@@ -171,6 +196,7 @@ impl StreamLane {
     fn halt(&mut self, detail: String) {
         tracing::error!(topic = %self.lane.topic, partition = self.lane.partition, %detail, "lane halts");
         self.claim = Claim::Lost;
+        self.unconfirmed = None;
         self.state = LaneState::Halted;
         self.detail = detail;
     }
@@ -179,9 +205,17 @@ impl StreamLane {
         if self.detail != detail {
             tracing::warn!(topic = %self.lane.topic, partition = self.lane.partition, %detail, "lane waits for its store");
         }
-        self.claim = Claim::Again(now + CLAIM_AGAIN);
+        self.claim = Claim::Again(now + self.claim_again_after);
+        self.claim_again_after = (2 * self.claim_again_after).min(CLAIM_AGAIN_MAX);
         self.state = LaneState::Paused;
         self.detail = detail;
+    }
+
+    /// Whether what came since the last checkpoint is as much as the next one should hold.
+    fn has_enough(&self) -> bool {
+        let (Claim::Held(keeper), Some(delivery)) = (&self.claim, &self.config.delivery) else { return false };
+        let n_messages = self.next_offset.saturating_sub(keeper.head().next_offset);
+        n_messages >= self.n_messages_max || self.lane.logged_bytes() > delivery.logged_bytes_max
     }
 
     /// The claim is dead. What the lane holds may be ahead of its store, so it is dropped; the store knows the truth.
@@ -192,17 +226,29 @@ impl StreamLane {
         self.batch.clear(0);
         self.n_done = 0;
         self.retry_at = None;
+        if let (Claim::Held(keeper), StoreError::Unknown { .. }) = (&self.claim, error) {
+            let n_messages = self.next_offset.saturating_sub(keeper.head().next_offset);
+            self.n_messages_max = (n_messages / 2).max(MESSAGES_MIN);
+        }
         match error {
-            StoreError::Fenced { .. } => self.halt(format!("{error}: this one has let go and writes nothing more")),
+            StoreError::Fenced { .. } => {
+                let wait_s = FENCED_AGAIN.as_secs();
+                let detail = format!(
+                    "{error}: this one has let go and writes nothing more, and claims it again if it is still its own in {wait_s} s"
+                );
+                self.claim_again(detail, now);
+                (self.claim, self.fenced_since) = (Claim::Again(now + FENCED_AGAIN), Some(now));
+            }
             StoreError::NewerFormat { .. } | StoreError::Damaged { .. } => self.halt(error.to_string()),
             error => self.claim_again(error.to_string(), now),
         }
     }
 
     fn checkpoint_if_due(&mut self, now: Instant) {
+        let has_enough = self.has_enough();
         let Claim::Held(keeper) = &mut self.claim else { return };
-        let is_crowded = || keeper.is_crowded(self.lane.n_events(), self.lane.n_logged());
-        let is_due = keeper.is_due(now, self.next_offset) || (is_crowded() && !keeper.is_in_flight());
+        let is_crowded = has_enough || keeper.is_crowded(self.lane.n_events());
+        let is_due = keeper.is_due(now, self.next_offset) || (is_crowded && !keeper.is_in_flight());
         if is_due && keeper.has_turn(self.next_offset) {
             self.checkpoint(now);
         }
@@ -223,7 +269,15 @@ impl StreamLane {
             settings: settings(self.lane.kind, &self.config.operators),
             ..Head::default()
         };
-        let (head, taken) = self.lane.take(head, delivery);
+        let (head, taken) = match self.lane.take(head, delivery) {
+            Ok(taken) => taken,
+            Err(error) => {
+                let detail =
+                    format!("rows in the cache folder cannot be read, so its messages are read again: {error}");
+                let error = StoreError::Unknown { lane: self.lane.id(), detail };
+                return self.lose(&error, now);
+            }
+        };
         let letters = self.config.dead_letters.as_ref().map(|letters| letters.flushed());
         // A lane that goes meanwhile drops the sender: then nothing is made durable.
         let (confirm, is_confirmed) = oneshot::channel();
@@ -328,6 +382,9 @@ impl StreamLane {
     /// The lake has taken rows.
     pub(crate) fn cover(&mut self, covered: Covered, now: Instant) {
         let Claim::Held(keeper) = &mut self.claim else { return };
+        if keeper.is_of_former_claim(covered.through) {
+            return;
+        }
         let (mut is_whole, through) = (true, covered.through);
         for (table, outcome) in covered.tables {
             match outcome {

@@ -88,7 +88,7 @@ impl Encoder {
                 }
             }
             Format::Csv => {
-                let text_schema = text_schema(schema, |data_type| data_type.is_nested());
+                let text_schema = csv_schema(schema);
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(buffer.clone());
                 // The header stands even when there are no rows.
                 writer.write(&RecordBatch::new_empty(text_schema.clone()))?;
@@ -142,6 +142,11 @@ fn is_exact(data_type: &DataType) -> bool {
     data_type.is_decimal()
 }
 
+/// The schema of a result as CSV: what is nested is text.
+pub fn csv_schema(schema: &SchemaRef) -> SchemaRef {
+    text_schema(schema, |data_type| data_type.is_nested())
+}
+
 /// The schema with text in place of the types that `is_text` names.
 fn text_schema(schema: &SchemaRef, is_text: fn(&DataType) -> bool) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| match is_text(field.data_type()) {
@@ -152,7 +157,8 @@ fn text_schema(schema: &SchemaRef, is_text: fn(&DataType) -> bool) -> SchemaRef 
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-fn as_text(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+/// A batch with text where `schema` has it; the items of a list with `;` between them. *Errors:* what cannot be text.
+pub fn as_text(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| match column.data_type() {
         data_type if data_type == field.data_type() => Ok(column.clone()),
         DataType::List(_) => joined(column),
@@ -163,7 +169,7 @@ fn as_text(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Arrow
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
 }
 
-/// Lists in CSV: items with `;` between them, as in files that are read.
+/// Lists, as in files that are read.
 fn joined(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let lists = column.as_list::<i32>();
     let rows = (0..lists.len()).map(|row_idx| {

@@ -31,6 +31,7 @@ use crate::Readiness;
 use crate::metrics::BusinessMetrics;
 use problem::Problem;
 
+pub use formats::{as_text, csv_schema};
 pub use server::{HttpLimits, serve};
 pub use sql::NOTICES;
 

@@ -30,18 +30,25 @@ pub(crate) struct Metric {
     pub(crate) sql: String,
 }
 
-/// Reps' windows of a table that began within today, with the team of that time. The narrowest table is asked: `rep_activity` would
-/// read them all.
-fn today(table: &str) -> String {
+/// Reps' windows of a table that `within` names, with the team of the time when they began. The narrowest table is asked: `rep_activity`
+/// would read them all.
+fn windows(table: &str, within: &str) -> String {
     format!(
-        "WITH today AS (
+        "WITH windows AS (
             SELECT a.*, coalesce(t.team_id, 'none') AS team
             FROM {table} a
             LEFT JOIN rep_teams t ON t.rep_id = a.rep_id AND t.span_start <= a.window_start AND a.window_start < t.span_end
-            WHERE a.window_start >= date_trunc('day', legwork_now()) AND a.window_start <= legwork_now()
+            WHERE {within} AND a.window_start <= legwork_now()
         )"
     )
 }
+
+/// Windows that began today.
+const TODAY: &str = "a.window_start >= date_trunc('day', legwork_now())";
+
+/// Windows that reach into the last quarter of an hour; none is longer than a day, which bounds what is read.
+const LAST_MINUTES: &str =
+    "a.window_start >= legwork_now() - INTERVAL '25 hours' AND a.window_end > legwork_now() - INTERVAL '15 minutes'";
 
 /// Reps with a window of the last quarter of an hour, by source.
 const LATELY: &str = "(
@@ -93,28 +100,26 @@ fn activity(by_rep: bool) -> Vec<Metric> {
     let by = if by_rep { "team, rep_id AS rep" } else { "team" };
     let group = if by_rep { "GROUP BY team, rep_id" } else { "GROUP BY team" };
     let gauge = |name, help, table: &str, parts: Vec<String>| {
-        let sql = format!("{}\n{}", today(table), parts.join("\nUNION ALL\n"));
+        let sql = format!("{}\n{}", windows(table, TODAY), parts.join("\nUNION ALL\n"));
         Metric { name, help, metric_type: MetricType::Gauge, sql }
     };
     let sum = |label: &str, column: &str| {
         let label = if label.is_empty() { String::new() } else { format!("{label}, ") };
-        format!("SELECT {by}, {label}'today' AS period, CAST(sum({column}) AS DOUBLE) AS value FROM today {group}")
+        format!("SELECT {by}, {label}'today' AS period, CAST(sum({column}) AS DOUBLE) AS value FROM windows {group}")
     };
     let calls =
         ["inbound", "outbound"].map(|direction| sum(&format!("'{direction}' AS direction"), &format!("n_{direction}")));
     let emails = ["sent", "received", "opened", "clicked", "bounced", "replied"]
         .map(|kind| sum(&format!("'{kind}' AS kind"), &format!("n_{kind}")));
-    let active = format!(
-        "SELECT {by}, count(DISTINCT rep_id) AS value FROM today
-         WHERE window_end > legwork_now() - INTERVAL '15 minutes' {group}"
-    );
+    let active =
+        format!("{}\nSELECT {by}, count(DISTINCT rep_id) AS value FROM windows {group}", windows(LATELY, LAST_MINUTES));
     vec![
-        gauge(
-            "legwork_reps_active",
-            "Reps with a ping, a call, an e-mail sent or a message in a window of the last 15 minutes.",
-            LATELY,
-            vec![active],
-        ),
+        Metric {
+            name: "legwork_reps_active",
+            help: "Reps with a ping, a call, an e-mail sent or a message in a window of the last 15 minutes.",
+            metric_type: MetricType::Gauge,
+            sql: active,
+        },
         gauge(
             "legwork_distance_meters",
             "Distance travelled in the period, filtered.",

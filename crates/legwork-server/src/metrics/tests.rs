@@ -29,7 +29,12 @@ pub(crate) const VIEWS: &[(&str, &str)] = &[
          1 AS n_received, 1 AS n_opened, 0 AS n_clicked, 0 AS n_bounced, 0 AS n_replied, 0 AS n_messages
          FROM (VALUES ('r1', 10, 1200.5), ('r2', 5, 300.0), ('r3', 1, 10.0)) v",
     ),
-    ("rep_movement", "SELECT * FROM rep_activity"),
+    (
+        "rep_movement",
+        "SELECT rep_id, window_start, window_end FROM rep_activity
+         UNION ALL SELECT 'since yesterday', legwork_now() - INTERVAL '22 hours', legwork_now() + INTERVAL '1 minute'
+         UNION ALL SELECT 'not lately', legwork_now() - INTERVAL '20 minutes', legwork_now() - INTERVAL '15 minutes'",
+    ),
     ("rep_calls", "SELECT * FROM rep_activity"),
     ("rep_emails", "SELECT * FROM rep_activity"),
     ("rep_messages", "SELECT * FROM rep_activity"),
@@ -88,6 +93,7 @@ async fn every_metric_has_values_and_promtool_accepts_them() {
     let text = metrics.render();
     for expected in [
         "legwork_reps_active{team=\"north\"} 2",
+        "legwork_reps_active{team=\"none\"} 1",
         "legwork_distance_meters{team=\"north\",period=\"today\"} 1210.5",
         "legwork_calls{team=\"so\\\"uth\",direction=\"inbound\",period=\"today\"} 1",
         "legwork_talk_seconds{team=\"north\",period=\"today\"} 61",

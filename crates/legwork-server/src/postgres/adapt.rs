@@ -6,8 +6,8 @@ use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Query, SelectItem,
     SetExpr, Statement, Value, VisitMut, VisitorMut,
 };
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use legwork_query::Postgres;
 use pgwire::error::{PgWireError, PgWireResult};
 
 use super::error::error;
@@ -52,7 +52,7 @@ impl VisitorMut for Adapting {
 }
 
 fn parsed(sql: &str) -> Option<Expr> {
-    Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).and_then(|mut parser| parser.parse_expr()).ok()
+    Parser::new(&Postgres).try_with_sql(sql).and_then(|mut parser| parser.parse_expr()).ok()
 }
 
 fn no() -> Expr {

@@ -31,6 +31,7 @@ use pgwire::messages::startup::ParameterStatus;
 use super::cancel::Canceller;
 use super::copy;
 use super::error::{error, from_query, unsupported, warning};
+use super::names;
 use super::parameters::{bound_text, prepare};
 use super::rows::{self, Ends};
 use super::settings::{self, Command, Settings};
@@ -91,7 +92,7 @@ impl Backend {
         for notice in &result.notices {
             client.feed(warning(notice)).await?;
         }
-        let fields = Arc::new(rows::fields(&rows::wire_schema(&result.schema), format)?);
+        let fields = Arc::new(rows::fields(&names::shown(rows::wire_schema(&result.schema)), format)?);
         Ok((fields.clone(), rows::data_rows(rows::batches(result, ends), fields)))
     }
 

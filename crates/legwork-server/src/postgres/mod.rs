@@ -5,14 +5,18 @@
 //! own: it bounds connections, the size of messages, the time of the handshake and of a stalled client.
 
 mod adapt;
+mod arrays;
 mod cancel;
 mod catalog;
+mod compatible;
 mod connection;
 mod copy;
 mod error;
 mod frames;
 mod handler;
+mod names;
 mod parameters;
+mod print;
 mod rows;
 mod settings;
 mod statement;

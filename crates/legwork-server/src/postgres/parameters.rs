@@ -3,6 +3,7 @@
 //! The engine takes text, so that each statement passes its allow-list and limits. Values become literals in the syntax tree, never by
 //! pasting strings into a text, and every string is written in the one escaping that has a single reading.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +12,13 @@ use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, LimitClause, Query, Value, VisitMut,
-    VisitorMut,
+    BinaryOperator, DataType as SqlType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, LimitClause, Query,
+    Value, ValueWithSpan, VisitMut, VisitorMut,
 };
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use datafusion_postgres::arrow_pg::datatypes::into_pg_type;
-use legwork_query::Session;
+use legwork_query::{Checked, Postgres, Session, check};
 use pgwire::api::Type;
 use pgwire::api::portal::Portal;
 use pgwire::error::PgWireResult;
@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::error::{error, from_query, unsupported};
+use super::names;
 use super::rows::wire_schema;
 use super::statement::{Prepared, SqlParser, Work};
 use super::values::{Scalar, decode_binary, decode_text};
@@ -114,8 +115,7 @@ pub(crate) fn bound_text<S: Clone>(
 
 /// How many `$n` there are: the greatest n.
 fn n_parameters(text: &str) -> PgWireResult<usize> {
-    let tokens =
-        Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().map_err(|cause| error("42601", cause.to_string()))?;
+    let tokens = Tokenizer::new(&Postgres, text).tokenize().map_err(|cause| error("42601", cause.to_string()))?;
     let mut greatest = 0;
     for token in &tokens {
         if let Token::Placeholder(name) = token {
@@ -140,13 +140,8 @@ fn limits(parser: &SqlParser, text: &str) -> PgWireResult<Vec<usize>> {
         type Break = ();
         fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
             if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
-                for expr in limit.iter().chain(offset.iter().map(|offset| &offset.value)) {
-                    if let Expr::Value(value) = expr
-                        && let Value::Placeholder(name) = &value.value
-                    {
-                        self.0.extend(placeholder_number(name).ok());
-                    }
-                }
+                let exprs = limit.iter().chain(offset.iter().map(|offset| &offset.value));
+                self.0.extend(exprs.filter_map(placeholder));
             }
             ControlFlow::Continue(())
         }
@@ -159,32 +154,26 @@ fn limits(parser: &SqlParser, text: &str) -> PgWireResult<Vec<usize>> {
     Ok(limits.0)
 }
 
-/// `x = ANY($n)`, which the parser has made `array_contains($n, x)`, as `x = $n`: the place of a member tells its type, that of a list
-/// does not. *Returns* also the parameters that are lists.
-fn members(parser: &SqlParser, text: &str) -> PgWireResult<(String, Vec<usize>)> {
-    struct Lists(Vec<usize>);
+/// `x = ANY($n)` as `x = $n`: the place of a member tells its type, that of a list does not. *Returns* also the parameters that are
+/// lists.
+fn members(parser: &SqlParser, text: &str) -> PgWireResult<(String, BTreeSet<usize>)> {
+    struct Lists(BTreeSet<usize>);
     impl VisitorMut for Lists {
         type Break = ();
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-            if let Expr::Function(function) = expr
-                && function.name.to_string() == "array_contains"
-                && let FunctionArguments::List(arguments) = &function.args
-                && let [
-                    FunctionArg::Unnamed(FunctionArgExpr::Expr(list)),
-                    FunctionArg::Unnamed(FunctionArgExpr::Expr(member)),
-                ] = arguments.args.as_slice()
-                && let Expr::Value(value) = list
-                && let Value::Placeholder(name) = &value.value
-                && let Ok(number) = placeholder_number(name)
+            if let Some((member, op, list)) = compared(expr)
+                && let Some(number) = placeholder(list).or_else(|| placeholder_as_list(list))
             {
-                self.0.push(number);
-                let (left, right) = (Box::new(member.clone()), Box::new(list.clone()));
-                *expr = Expr::Nested(Box::new(Expr::BinaryOp { left, op: BinaryOperator::Eq, right }));
+                self.0.insert(number);
+                let placeholder = Expr::value(Value::Placeholder(format!("${number}")));
+                let (left, right) = (Box::new(Expr::Nested(Box::new(member.clone()))), Box::new(placeholder));
+                *expr = Expr::Nested(Box::new(Expr::BinaryOp { left, op, right }));
             }
+            self.0.extend(placeholder_as_list(expr));
             ControlFlow::Continue(())
         }
     }
-    let mut lists = Lists(Vec::new());
+    let mut lists = Lists(BTreeSet::new());
     let by_member = parser.rewrite(text, |statement| {
         let _ = statement.visit(&mut lists);
         Ok(())
@@ -192,22 +181,54 @@ fn members(parser: &SqlParser, text: &str) -> PgWireResult<(String, Vec<usize>)>
     Ok((by_member, lists.0))
 }
 
+fn placeholder(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Placeholder(name), .. }) => placeholder_number(name).ok(),
+        _ => None,
+    }
+}
+
+/// `$n::int[]`
+fn placeholder_as_list(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Cast { expr, data_type: SqlType::Array(_), .. } => placeholder(expr),
+        _ => None,
+    }
+}
+
+/// What is compared with the members of a list. Questions about the catalog call a function.
+fn compared(expr: &Expr) -> Option<(&Expr, BinaryOperator, &Expr)> {
+    match expr {
+        Expr::AnyOp { left, compare_op, right, .. } | Expr::AllOp { left, compare_op, right } => {
+            Some((left, compare_op.clone(), right))
+        }
+        Expr::Function(function) if function.name.to_string() == "array_contains" => match &function.args {
+            FunctionArguments::List(arguments) => match arguments.args.as_slice() {
+                [
+                    FunctionArg::Unnamed(FunctionArgExpr::Expr(list)),
+                    FunctionArg::Unnamed(FunctionArgExpr::Expr(member)),
+                ] => Some((member, BinaryOperator::Eq, list)),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 fn substitute(parser: &SqlParser, text: &str, literals: &[String]) -> PgWireResult<String> {
     struct Placeholders(Vec<Expr>);
     impl VisitorMut for Placeholders {
         type Break = ();
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-            if let Expr::Value(value) = expr
-                && let Value::Placeholder(name) = &value.value
-                && let Some(literal) = placeholder_number(name).ok().and_then(|number| self.0.get(number - 1))
-            {
+            if let Some(literal) = placeholder(expr).and_then(|number| self.0.get(number - 1)) {
                 *expr = literal.clone();
             }
             ControlFlow::Continue(())
         }
     }
     let parsed = literals.iter().map(|literal| {
-        let mut parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(literal)?;
+        let mut parser = Parser::new(&Postgres).try_with_sql(literal)?;
         parser.parse_expr()
     });
     let parsed = parsed.collect::<Result<Vec<_>, _>>().map_err(|cause| error("XX000", cause.to_string()))?;
@@ -227,8 +248,9 @@ async fn plan<T: Send + 'static>(
     let (state, text, runtime) = (context.state(), text.to_owned(), Handle::current());
     let (send, seen) = oneshot::channel();
     let work = move || {
+        let Ok(Checked::Query(statement)) = check(&text) else { return };
         let planned =
-            runtime.block_on(async { tokio::time::timeout(PLANNING_MAX, state.create_logical_plan(&text)).await });
+            runtime.block_on(async { tokio::time::timeout(PLANNING_MAX, state.statement_to_plan(*statement)).await });
         if let Ok(Ok(plan)) = planned {
             drop(send.send(look(&plan)));
         }
@@ -245,10 +267,10 @@ async fn columns(
     is_query: bool,
 ) -> PgWireResult<datafusion::arrow::datatypes::SchemaRef> {
     if is_query && let Some(schema) = plan(session.context(), text, |plan| wire_schema(plan.schema().inner())).await {
-        return Ok(schema);
+        return Ok(names::shown(schema));
     }
     let result = session.query(text).await.map_err(from_query)?;
-    Ok(wire_schema(&result.schema))
+    Ok(names::shown(wire_schema(&result.schema)))
 }
 
 /// What the places of the parameters ask for, where that is known.

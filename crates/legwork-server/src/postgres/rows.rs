@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use datafusion_postgres::arrow_pg::datatypes::arrow_schema_to_pg_fields;
 use datafusion_postgres::arrow_pg::encoder::encode_value;
 use futures::StreamExt;
@@ -13,7 +14,7 @@ use futures::stream::{self, BoxStream};
 use legwork_query::{QueryError, QueryResult};
 use parking_lot::Mutex;
 use pgwire::api::portal::Format;
-use pgwire::api::results::{DataRowEncoder, FieldInfo};
+use pgwire::api::results::{DataRowEncoder, FieldFormat, FieldInfo};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::data::DataRow;
 use tokio::time::Instant;
@@ -82,7 +83,10 @@ pub(crate) fn data_rows(
 ) -> BoxStream<'static, PgWireResult<DataRow>> {
     let rows = move |batch: PgWireResult<RecordBatch>| {
         let rows: BoxStream<'static, PgWireResult<DataRow>> = match batch {
-            Ok(batch) => stream::iter(BatchRows::new(batch, fields.clone())).boxed(),
+            Ok(batch) => match with_texts(&batch, &fields) {
+                Ok(batch) => stream::iter(BatchRows::new(batch, fields.clone())).boxed(),
+                Err(cause) => stream::once(async { Err(cause) }).boxed(),
+            },
             Err(cause) => stream::once(async { Err(cause) }).boxed(),
         };
         rows
@@ -168,6 +172,67 @@ fn to_wire(batch: &RecordBatch, schema: &SchemaRef) -> PgWireResult<RecordBatch>
     let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
         .map_err(|cause| error("XX000", cause.to_string()))
+}
+
+/// The batch with texts in place of what the encoder would write otherwise than PostgreSQL does, or not at all: infinities, and decimals of
+/// more than 96 bits. *Errors:* 22003 for such decimals in binary format.
+fn with_texts(batch: &RecordBatch, fields: &[FieldInfo]) -> PgWireResult<RecordBatch> {
+    let told = |column: &ArrayRef, format| match format {
+        FieldFormat::Text => texts(column).map_err(|cause| error("XX000", cause.to_string())),
+        FieldFormat::Binary if is_list_of_long_decimals(column.as_ref()) => {
+            Err(error("22003", "a decimal of more than 96 bits has no binary format here: ask for text"))
+        }
+        FieldFormat::Binary => Ok(None),
+    };
+    let columns = batch.columns().iter().zip(fields).map(|(column, field)| told(column, field.format()));
+    let texts = columns.collect::<PgWireResult<Vec<Option<ArrayRef>>>>()?;
+    if texts.iter().all(Option::is_none) {
+        return Ok(batch.clone());
+    }
+    let columns = texts.into_iter().zip(batch.columns()).map(|(text, column)| text.unwrap_or_else(|| column.clone()));
+    let columns: Vec<ArrayRef> = columns.collect();
+    let fields = columns.iter().zip(batch.schema_ref().fields());
+    let fields = fields.map(|(column, field)| field.as_ref().clone().with_data_type(column.data_type().clone()));
+    RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
+        .map_err(|cause| error("XX000", cause.to_string()))
+}
+
+fn texts(column: &ArrayRef) -> Result<Option<ArrayRef>, ArrowError> {
+    Ok(match column.data_type() {
+        DataType::Decimal128(_, _) => Some(cast(column, &DataType::Utf8)?),
+        DataType::Float32 | DataType::Float64 => {
+            let numbers = cast(column, &DataType::Float64)?;
+            if !numbers.as_primitive::<Float64Type>().iter().flatten().any(f64::is_infinite) {
+                return Ok(None);
+            }
+            let texts = cast(column, &DataType::Utf8)?;
+            let texts = texts.as_string::<i32>().iter().map(|text| match text {
+                Some("inf") => Some("Infinity"),
+                Some("-inf") => Some("-Infinity"),
+                finite => finite,
+            });
+            Some(Arc::new(texts.collect::<StringArray>()))
+        }
+        DataType::List(_) => {
+            let list = column.as_list::<i32>();
+            texts(list.values())?.map(|items| {
+                let field = Arc::new(Field::new_list_field(DataType::Utf8, true));
+                Arc::new(ListArray::new(field, list.offsets().clone(), items, list.nulls().cloned())) as ArrayRef
+            })
+        }
+        _ => None,
+    })
+}
+
+fn is_list_of_long_decimals(column: &dyn Array) -> bool {
+    let Some(items) = column.as_list_opt::<i32>().map(ListArray::values) else { return false };
+    match items.data_type() {
+        DataType::Decimal128(_, scale) => {
+            let is_long = |value: i128| value.unsigned_abs() >= 1 << 96;
+            !(0..=28).contains(scale) || items.as_primitive::<Decimal128Type>().iter().flatten().any(is_long)
+        }
+        _ => false,
+    }
 }
 
 /// Rows of one batch.

@@ -134,6 +134,14 @@ impl Settings {
             "standard_conforming_strings" if value != "on" => {
                 return Err(error("22023", "standard_conforming_strings is always on"));
             }
+            "datestyle" => {
+                let shown = date_style(&value)?;
+                self.0.insert(name, shown.clone());
+                return Ok(Some(("DateStyle".to_owned(), shown)));
+            }
+            "intervalstyle" if !value.eq_ignore_ascii_case("postgres") => {
+                return Err(error("22023", format!("intervalstyle {value} is not supported, only postgres")));
+            }
             // Times leave in UTC with their offset: instants are right in any zone, and the client is told which one.
             "timezone" => return Ok(Some(("TimeZone".to_owned(), "UTC".to_owned()))),
             _ => {}
@@ -158,6 +166,22 @@ impl Settings {
         let value = self.0.get("statement_timeout")?;
         parse_timeout(value).ok().flatten()
     }
+}
+
+/// What a date style says of the order, which matters to no answer: dates are always written year, month, day. *Errors:* 22023 for a style
+/// other than ISO.
+fn date_style(value: &str) -> PgWireResult<String> {
+    let mut order = "MDY";
+    for word in value.split(',').map(str::trim) {
+        match word.to_ascii_uppercase().as_str() {
+            "ISO" | "DEFAULT" => {}
+            "MDY" | "US" | "NONEURO" | "NONEUROPEAN" => order = "MDY",
+            "DMY" | "EURO" | "EUROPEAN" => order = "DMY",
+            "YMD" => order = "YMD",
+            _ => return Err(error("22023", format!("datestyle {value} is not supported, only ISO"))),
+        }
+    }
+    Ok(format!("ISO, {order}"))
 }
 
 /// `1500`, `1500ms`, `2s`, `1min`, `1h`; zero means none.
@@ -274,6 +298,12 @@ mod tests {
     fn values_that_would_lie_are_refused() {
         let mut settings = Settings::default();
         assert!(settings.set("client_encoding", "LATIN1".to_owned()).is_err());
+        assert!(settings.set("datestyle", "German".to_owned()).is_err());
+        assert!(settings.set("datestyle", "SQL, DMY".to_owned()).is_err());
+        let told = settings.set("datestyle", "iso, dmy".to_owned()).unwrap();
+        assert_eq!(told, Some(("DateStyle".to_owned(), "ISO, DMY".to_owned())));
+        assert!(settings.set("intervalstyle", "iso_8601".to_owned()).is_err());
+        assert!(settings.set("intervalstyle", "postgres".to_owned()).is_ok());
         let told = settings.set("timezone", "Europe/Berlin".to_owned()).unwrap();
         assert_eq!(told, Some(("TimeZone".to_owned(), "UTC".to_owned())));
         assert_eq!(settings.show("timezone"), "UTC");

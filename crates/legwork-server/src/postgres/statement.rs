@@ -1,30 +1,24 @@
 //! SQL text into statements: what clients of PostgreSQL write, rewritten to what the engine knows, and who answers it.
 
-use std::fmt;
-use std::ops::ControlFlow;
-
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::sql::sqlparser::ast::{CloseCursor, Statement, Value, ValueWithSpan, VisitMut, VisitorMut};
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
-use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use datafusion::sql::sqlparser::ast::{CloseCursor, Statement};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use legwork_query::{Postgres, check_depth};
 use pgwire::error::PgWireResult;
 
-use super::adapt::adapt;
+use super::compatible::{Compatible, syntax};
 use super::copy::CopyOut;
 use super::error::{error, unsupported};
 use super::parameters::Parameter;
+pub(crate) use super::print::engine_text;
 use super::settings::{self, Command};
 
-/// Operators in one text. Chains of them become trees as deep as they are long, which recursion must survive.
-const OPERATORS_MAX: usize = 2_000;
-/// For parsing, rewriting and printing trees of that depth: some 10 KiB a level in unoptimised builds.
+/// For cloning, rewriting and dropping trees as deep as [`check_depth`] lets in.
 const STACK_BYTES: usize = 32 * 1024 * 1024;
-/// How pgjdbc asks whether a type is an array, and the same where functions are their names.
-const ARRAY_IN: (&str, &str) = ("'pg_catalog.array_in'::regproc", "'array_in'");
-/// Texts with fewer operators do without a stack of their own.
-const OPERATORS_SHALLOW: usize = 50;
+/// Of the stack, for each token of a text, each of which may be a level of the tree: in unoptimised builds.
+const TOKEN_STACK_BYTES: usize = 10 * 1024;
 
 /// Who answers a statement.
 #[derive(Clone, Debug)]
@@ -61,26 +55,29 @@ pub(crate) struct Prepared {
 }
 
 /// Parses within bounds.
+#[derive(Debug)]
 pub(crate) struct SqlParser {
-    compatible: PostgresCompatibilityParser,
+    compatible: Compatible,
     sql_bytes_max: usize,
 }
 
-impl fmt::Debug for SqlParser {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlParser").field("sql_bytes_max", &self.sql_bytes_max).finish_non_exhaustive()
-    }
+/// One statement of a text, and its own part of the text.
+struct Piece<'a> {
+    text: &'a str,
+    statement: Statement,
 }
 
 impl SqlParser {
     pub(crate) fn new(sql_bytes_max: usize) -> SqlParser {
-        SqlParser { compatible: PostgresCompatibilityParser::new(), sql_bytes_max }
+        SqlParser { compatible: Compatible::new(), sql_bytes_max }
     }
 
-    /// The statements of a text, in order. *Errors:* 42601 for syntax, 54000 and 54001 beyond the bounds.
+    /// The statements of a text, in order. *Errors:* 42601 for syntax, 54000 and 54001 beyond the bounds, 22P02 and 0A000 for literals.
     pub(crate) fn parse(&self, sql: &str) -> PgWireResult<Vec<Work>> {
-        let parse = |sql: &str| self.compatible.parse(&sql.replace(ARRAY_IN.0, ARRAY_IN.1));
-        self.with_statements(sql, parse, |statements| statements.into_iter().map(classify).collect())
+        self.with_pieces(sql, |pieces| {
+            let rewritten = pieces.into_iter().map(|piece| self.compatible.rewrite(piece.text, piece.statement));
+            rewritten.map(|statement| classify(statement?)).collect()
+        })
     }
 
     /// Parses `sql`, one statement that [`Self::parse`] gave, changes it and prints it again.
@@ -89,88 +86,73 @@ impl SqlParser {
         sql: &str,
         change: impl FnOnce(&mut Statement) -> PgWireResult<()>,
     ) -> PgWireResult<String> {
-        let parse = |sql: &str| Parser::parse_sql(&PostgreSqlDialect {}, sql);
-        self.with_statements(sql, parse, |mut statements| {
-            let statement = statements.first_mut().ok_or_else(|| error("42601", "the statement is empty"))?;
-            change(statement)?;
-            Ok(engine_text(statement))
+        self.with_pieces(sql, |mut pieces| {
+            let piece = pieces.first_mut().ok_or_else(|| error("42601", "the statement is empty"))?;
+            change(&mut piece.statement)?;
+            Ok(engine_text(&mut piece.statement))
         })
     }
 
-    /// Trees live and die within `use_statements`, on a stack that is large enough for them.
-    fn with_statements<T>(
-        &self,
-        sql: &str,
-        parse: impl FnOnce(&str) -> Result<Vec<Statement>, ParserError>,
-        use_statements: impl FnOnce(Vec<Statement>) -> PgWireResult<T>,
-    ) -> PgWireResult<T> {
+    /// Trees live and die within `use_pieces`, on a stack that is large enough for them.
+    fn with_pieces<T>(&self, sql: &str, use_pieces: impl FnOnce(Vec<Piece<'_>>) -> PgWireResult<T>) -> PgWireResult<T> {
         if sql.len() > self.sql_bytes_max {
             return Err(error(
                 "54000",
                 format!("the statement has {} bytes, the limit is {}", sql.len(), self.sql_bytes_max),
             ));
         }
-        let n_operators = count_operators(sql)?;
-        if n_operators > OPERATORS_MAX {
-            let message =
-                format!("the statement has {n_operators} operators, the limit is {OPERATORS_MAX}: use lists or joins");
-            return Err(error("54001", message));
-        }
-        let work = || {
-            let statements = parse(sql).map_err(|cause| error("42601", cause.to_string()))?;
-            use_statements(statements)
-        };
-        if n_operators <= OPERATORS_SHALLOW { work() } else { stacker::grow(STACK_BYTES, work) }
+        let tokens = Tokenizer::new(&Postgres, sql)
+            .tokenize_with_location()
+            .map_err(|cause| error("42601", cause.to_string()))?;
+        check_depth(&tokens).map_err(|message| error("54001", message))?;
+        let stack_bytes = STACK_BYTES.min(tokens.len() * TOKEN_STACK_BYTES);
+        stacker::maybe_grow(stack_bytes, STACK_BYTES, || use_pieces(pieces(sql, tokens)?))
     }
 }
 
-fn count_operators(sql: &str) -> PgWireResult<usize> {
-    let tokens =
-        Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().map_err(|cause| error("42601", cause.to_string()))?;
-    let chains = |token: &&Token| match token {
-        Token::Word(word) => {
-            word.quote_style.is_none()
-                && ["AND", "OR", "NOT", "UNION", "EXCEPT", "INTERSECT", "JOIN", "LIKE", "IS", "COLLATE", "AT"]
-                    .iter()
-                    .any(|keyword| word.value.eq_ignore_ascii_case(keyword))
-        }
-        Token::Whitespace(_)
-        | Token::Comma
-        | Token::SemiColon
-        | Token::Period
-        | Token::LParen
-        | Token::RParen
-        | Token::RBracket
-        | Token::Number(..)
-        | Token::SingleQuotedString(_)
-        | Token::Placeholder(_)
-        | Token::EOF => false,
-        _ => true,
-    };
-    Ok(tokens.iter().filter(chains).count())
-}
-
-/// The statement as text for the engine. Strings with quotes are written in the escaping that has one reading: printing a plain string
-/// leaves doubled and backslashed quotes as they are, which would let a value end its own literal.
-pub(crate) fn engine_text(statement: &mut Statement) -> String {
-    struct Strings;
-    impl VisitorMut for Strings {
-        type Break = ();
-        fn pre_visit_value(&mut self, value: &mut ValueWithSpan) -> ControlFlow<()> {
-            if let Value::SingleQuotedString(text) = &value.value
-                && text.contains('\'')
-            {
-                value.value = Value::EscapedStringLiteral(text.clone());
+/// What stands between semicolons. *Errors:* 42601, 54001.
+fn pieces(sql: &str, tokens: Vec<TokenWithSpan>) -> PgWireResult<Vec<Piece<'_>>> {
+    let mut pieces = Vec::new();
+    let mut chars = sql.char_indices();
+    let mut at = Location { line: 1, column: 1 };
+    let mut start = 0;
+    for tokens in tokens.split_inclusive(|token| token.token == Token::SemiColon) {
+        let (tokens, end) = match tokens {
+            [tokens @ .., last] if last.token == Token::SemiColon => {
+                while at < last.span.start
+                    && let Some((_, c)) = chars.next()
+                {
+                    at = match c {
+                        '\n' => Location { line: at.line + 1, column: 1 },
+                        _ => Location { line: at.line, column: at.column + 1 },
+                    };
+                }
+                (tokens, chars.offset())
             }
-            ControlFlow::Continue(())
-        }
+            tokens => (tokens, sql.len()),
+        };
+        let statement = parsed(tokens.to_vec())?;
+        pieces.extend(statement.map(|statement| Piece { text: &sql[start..end], statement }));
+        start = (end + 1).min(sql.len());
     }
-    let _ = statement.visit(&mut Strings);
-    statement.to_string()
+    Ok(pieces)
+}
+
+/// The statement that these tokens make; none when there is nothing but blanks and comments.
+fn parsed(mut tokens: Vec<TokenWithSpan>) -> PgWireResult<Option<Statement>> {
+    let first = tokens.iter_mut().find(|token| !matches!(token.token, Token::Whitespace(_)));
+    if let Some(first) = first
+        && matches!(&first.token, Token::Word(word) if word.keyword == Keyword::ABORT)
+    {
+        // The parser does not know its other name.
+        first.token = Token::make_keyword("ROLLBACK");
+    }
+    let parser = Parser::new(&Postgres).with_tokens_with_locations(tokens);
+    let statements = { parser }.parse_statements().map_err(|cause| syntax(&cause))?;
+    Ok(statements.into_iter().next())
 }
 
 fn classify(mut statement: Statement) -> PgWireResult<Work> {
-    adapt(&mut statement)?;
     let query = |statement: &mut Statement, tag| Ok(Work::Query { text: engine_text(statement), tag });
     match &mut statement {
         Statement::Query(_) => query(&mut statement, "SELECT"),
@@ -259,7 +241,7 @@ mod tests {
             let printed = text(&format!("SELECT '{literal}'"));
             let again = text(&printed);
             assert_eq!(printed, again, "{value}");
-            let tokens = Tokenizer::new(&PostgreSqlDialect {}, &printed).tokenize().unwrap();
+            let tokens = Tokenizer::new(&Postgres, &printed).tokenize().unwrap();
             let strings: Vec<_> = tokens
                 .iter()
                 .filter_map(|token| match token {
@@ -272,14 +254,92 @@ mod tests {
     }
 
     #[test]
+    fn statements_are_parsed_one_by_one() {
+        let texts = |sql| -> PgWireResult<Vec<(String, String)>> {
+            let tokens = Tokenizer::new(&Postgres, sql).tokenize_with_location().unwrap();
+            let pieces = pieces(sql, tokens)?;
+            Ok(pieces.iter().map(|piece| (piece.text.to_owned(), piece.statement.to_string())).collect())
+        };
+        let expected = [
+            ("SELECT 'é;'", "SELECT 'é;'"),
+            (" -- a; b\r\nABORT ", "ROLLBACK"),
+            ("/*;*/SELECT $$;$$ ", "SELECT $$;$$"),
+            ("\n\tVALUES (\"ü;\")", "VALUES (\"ü;\")"),
+        ];
+        assert_eq!(
+            texts("SELECT 'é;'; -- a; b\r\nABORT ;;/*;*/SELECT $$;$$ ;\n\tVALUES (\"ü;\")").unwrap(),
+            expected.map(|(text, statement)| (text.to_owned(), statement.to_owned()))
+        );
+        assert!(texts("SELECT 1;\nSELECT 1 2").unwrap_err().to_string().contains("Line: 2, Column: 10"));
+    }
+
+    /// What costs levels of the tree: before, again and again, after.
+    const CHAINS: &[(&str, &str, &str)] = &[
+        ("SELECT 1", " + 1", ""),
+        ("SELECT 1", "::int", ""),
+        ("SELECT (1", " XOR 1", ") = ANY(ARRAY[1])"),
+        ("SELECT 1", " = ANY('{1}')", ""),
+        ("SELECT 1", " IN (1)", ""),
+        ("SELECT 1", " NOTNULL", ""),
+        ("SELECT 1", " IS NULL", ""),
+        ("SELECT 1", " BETWEEN 1 AND 1", ""),
+        ("SELECT x", "[1]", ""),
+        ("SELECT x", ".x", ""),
+        ("SELECT x", " ILIKE 'a'", ""),
+        ("SELECT x", " SIMILAR TO 'a'", ""),
+        ("SELECT x", " OVERLAPS x", ""),
+        ("SELECT x", " || x COLLATE \"C\"", ""),
+        ("SELECT x", " AT TIME ZONE 'UTC'", ""),
+        ("SELECT x", " OPERATOR(pg_catalog.~) 'a'", ""),
+        ("SELECT ", "NOT ", "true"),
+        ("SELECT ", "- ", "1"),
+        ("SELECT ", "(", "1"),
+        ("SELECT ", "abs(", "1"),
+        ("SELECT ", "ARRAY[", "1"),
+        ("SELECT ", "(SELECT ", "1"),
+        ("SELECT 1", " UNION SELECT 1", ""),
+        ("SELECT 1", " EXCEPT ALL (SELECT 1)", ""),
+        ("SELECT 1 FROM a", " JOIN a ON true", ""),
+        ("SELECT 1 FROM ", "(a JOIN ", "a"),
+        ("SELECT relname FROM pg_class WHERE true", " OR relkind = 'r'", ""),
+        ("SELECT 'reps'::regclass = 1", " OR 'reps'::regclass = 1", ""),
+        ("SELECT relname FROM pg_class WHERE ", "abs(", "1"),
+        ("SELECT relname FROM pg_class WHERE ", "EXISTS (SELECT ", "1"),
+    ];
+
+    #[test]
     fn long_chains_parse_or_are_refused() {
-        let parser = SqlParser::new(1_000_000);
+        let parser = SqlParser::new(10_000_000);
+        for (before, again, after) in CHAINS {
+            let closing: String = again
+                .chars()
+                .rev()
+                .filter_map(|c| match c {
+                    '(' if !again.contains(')') => Some(')'),
+                    '[' if !again.contains(']') => Some(']'),
+                    _ => None,
+                })
+                .collect();
+            let chain = |n: usize| {
+                let parsed = parser.parse(&format!("{before}{}{after}{}", again.repeat(n), closing.repeat(n)));
+                parsed.map(|statements| assert_eq!(statements.len(), 1)).map_err(|refused| refused.to_string())
+            };
+            chain(5).unwrap();
+            // From what a thread's own stack bears to the most that is let in, and then beyond.
+            for n in (1..100).step_by(3).chain((100..2_000).step_by(190)).chain([40_000]) {
+                match chain(n) {
+                    // The parser may try something else where it nests too deep, and tell what is wrong with that.
+                    Err(refused) => {
+                        assert!(refused.contains("54001") || (n > 40 && refused.contains("42601")), "{again} {refused}")
+                    }
+                    Ok(()) => assert!(n < 40_000, "{again}"),
+                }
+            }
+        }
         let chain = |n: usize| format!("SELECT 1{}", " + 1".repeat(n));
-        assert_eq!(parser.parse(&chain(1_900)).unwrap().len(), 1);
-        assert!(parser.parse(&chain(100_000)).unwrap_err().to_string().contains("54001"));
-        let nested = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
-        assert!(parser.parse(&nested).unwrap_err().to_string().contains("42601"));
-        assert!(parser.parse(&" ".repeat(1_000_001)).unwrap_err().to_string().contains("54000"));
+        assert_eq!(parser.parse(&chain(990)).unwrap().len(), 1);
+        let long = parser.parse(&" ".repeat(10_000_001));
+        assert!(long.unwrap_err().to_string().contains("54000"));
     }
 
     #[test]

@@ -108,6 +108,24 @@ async fn what_an_answer_lacks_comes_as_a_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn infinities_and_long_decimals_are_written_as_postgres_does() {
+    if !has_psql() {
+        return;
+    }
+    let server = Server::default().await;
+    let float = "SELECT 'Infinity'::float8, '-Infinity'::float8, 'NaN'::float8, ARRAY['Infinity'::float8, 1.5], 'Infinity'::real AS r";
+    assert_eq!(server.rows(float).await, "Infinity|-Infinity|NaN|{Infinity,1.5}|Infinity\n");
+    let long = "arrow_cast('12345678901234567890123456789012345.678', 'Decimal128(38, 3)')";
+    let rows = server.rows(&format!("SELECT {long}, ARRAY[{long}, NULL], ARRAY[1.50::decimal(4, 2)]")).await;
+    let digits = "12345678901234567890123456789012345.678";
+    assert_eq!(rows, format!("{digits}|{{{digits},NULL}}|{{1.50}}\n"));
+    for setting in ["DateStyle = 'German'", "IntervalStyle = 'iso_8601'"] {
+        assert_eq!(server.sqlstate(&format!("SET {setting}")).await, "22023");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn psql_reads_values_of_every_type() {
     if !has_psql() {
         return;
@@ -199,6 +217,139 @@ async fn psql_describes_tables() {
     let receivable = "SELECT typname FROM pg_catalog.pg_type WHERE (typreceive != 0 OR typsend != 0) AND oid = 20";
     assert_eq!(server.rows(receivable).await, "int8\n");
     assert!(server.rows("SELECT version()").await.starts_with("PostgreSQL 16"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_mean_what_they_say() {
+    if !has_psql() {
+        return;
+    }
+    let server = Server::default().await;
+    for (sql, answer) in [
+        (
+            "SELECT s.id, (SELECT count(*) FROM samples t WHERE t.good = s.good) FROM samples s ORDER BY 1",
+            "1|1\n2|0\n3|1\n",
+        ),
+        ("SELECT (SELECT max(samples.id) FROM samples), (SELECT 7)", "3|7\n"),
+        (
+            "SELECT table_name, (SELECT count(*) FROM information_schema.columns c WHERE c.table_name = t.table_name) \
+             FROM information_schema.tables t WHERE table_name = 'sample_names'",
+            "sample_names|2\n",
+        ),
+        (
+            "SELECT s.* FROM sample_names s JOIN samples t ON s.id = t.id WHERE day > '2000-01-01' ORDER BY day",
+            "1|Ada\n",
+        ),
+        (r#"SELECT id FROM samples WHERE name = ANY('{"Ada","it''s; \\ \"x\""}') ORDER BY id"#, "1\n3\n"),
+        ("SELECT id FROM samples WHERE id = ANY('{1, 3, NULL}') ORDER BY id", "1\n3\n"),
+        ("SELECT id FROM samples WHERE id <> ALL('{1, 3}')", "2\n"),
+        ("SELECT count(*) FROM samples WHERE id <> ALL('{1, NULL}')", "0\n"),
+        ("SELECT count(*) FROM samples WHERE id = ANY('{}')", "0\n"),
+        ("SELECT count(*) FROM samples WHERE name <> ALL('{}')", "3\n"),
+        ("SELECT id FROM samples WHERE at = ANY('{2026-05-28 20:26:40.123456+00}')", "1\n"),
+        ("SELECT id FROM samples WHERE day = ANY('{2024-10-04,1969-12-31}'::date[]) ORDER BY id", "1\n3\n"),
+        ("SELECT id FROM samples WHERE amount = ANY('{1234.5678}')", "1\n"),
+        ("SELECT id FROM samples WHERE good = ANY('{f}'::bool[])", "3\n"),
+        (r#"SELECT id FROM samples WHERE raw = ANY('{"\\x00ff27"}'::bytea[])"#, "1\n"),
+        ("SELECT id FROM samples WHERE id < ANY('{1,2,10}'::int[]) AND id > ALL('{1,2}'::int[])", "3\n"),
+        ("SELECT id FROM samples WHERE 'a' = ANY(tags)", "1\n"),
+        ("SELECT id FROM samples WHERE id = ANY(SELECT id FROM samples WHERE good)", "1\n"),
+        ("SELECT id FROM samples WHERE id = ANY(ARRAY(SELECT id FROM samples WHERE good))", "1\n"),
+        (
+            r#"SELECT '{2026-01-01}'::date[], '{"a,b", c d }'::text[], '{}'::int[], CAST('{1,NULL}' AS bigint[])"#,
+            "{2026-01-01}|{\"a,b\",\"c d\"}|{}|{1,NULL}\n",
+        ),
+        ("SELECT - -id, 5 - -id, - (-id) + 1 FROM samples WHERE id = 2", "2|7|3\n"),
+        (r"SELECT N'it''s', U&'\0061''b', $$'$$", "it's|a'b|'\n"),
+        ("SELECT id, s.name, * FROM sample_names s WHERE id = 1", "1|Ada|1|Ada\n"),
+        ("BEGIN; ABORT", "BEGIN\nROLLBACK\n"),
+        (r#"SELECT relname FROM pg_class WHERE relname = ANY('{"samples","a,b"}')"#, "samples\n"),
+    ] {
+        assert_eq!(server.rows(sql).await, answer, "{sql}");
+    }
+    let (shown, _, _) = server.run(&["-A", "-c", "SELECT \"day\", ID, s.* FROM samples s LIMIT 0"]).await;
+    assert!(shown.starts_with("day|id|id|name|"), "{shown}");
+    for (sql, sqlstate) in [
+        // 42000 is the fake engine's own code for all that it cannot do.
+        ("SELECT (SELECT id FROM samples)", "42000"),
+        ("SELECT s.id, (SELECT t.name FROM samples t WHERE t.id >= s.id) FROM samples s", "42000"),
+        ("SELECT '{(SELECT count(*) FROM samples)}'::int[]", "42000"),
+        ("SELECT relname FROM pg_class WHERE oid = ANY('{(SELECT 1)}'::int[])", "42000"),
+        ("SELECT id = ANY('1,2') FROM samples", "22P02"),
+        ("SELECT id < ANY('{1,2}') FROM samples", "0A000"),
+    ] {
+        assert_eq!(server.sqlstate(sql).await, sqlstate, "{sql}");
+    }
+    for again in [" XOR 1", " IN (1)", " NOTNULL", "::int", " SIMILAR TO 'a'"] {
+        let chain = format!("SELECT (1{}) = ANY(ARRAY[1])", again.repeat(5_000));
+        assert_eq!(server.sqlstate(&chain).await, "54001", "{again}");
+    }
+    server.stop().await;
+}
+
+/// One statement in the extended protocol, as drivers send it: its rows as psql prints them, without nulls.
+async fn extended(server: &Server, sql: &str, values: &[&str]) -> String {
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        [&[kind], length.as_slice(), body].concat()
+    }
+    let n_values = u16::try_from(values.len()).unwrap().to_be_bytes();
+    let values: Vec<u8> = values
+        .iter()
+        .flat_map(|value| [&u32::try_from(value.len()).unwrap().to_be_bytes(), value.as_bytes()].concat())
+        .collect();
+    let messages = [
+        message(b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat()),
+        message(b'B', &[b"\0\0\0\0".as_slice(), &n_values, &values, b"\0\0"].concat()),
+        message(b'E', b"\0\0\0\0\0"),
+        message(b'S', b""),
+        message(b'X', b""),
+    ];
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(&[startup(), messages.concat()].concat()).await.unwrap();
+    let answer = read_all(&mut stream).await;
+    let number = |bytes: &[u8]| bytes.iter().fold(0_usize, |number, byte| number << 8 | usize::from(*byte));
+    let (mut rows, mut rest) = (String::new(), answer.as_slice());
+    while let [kind, a, b, c, d, after @ ..] = rest {
+        let (body, next) = after.split_at(number(&[*a, *b, *c, *d]) - 4);
+        rest = next;
+        assert!(*kind != b'E', "{sql}: {}", String::from_utf8_lossy(body));
+        if *kind == b'D' {
+            let mut values = &body[2..];
+            let row = (0..number(&body[..2])).map(|_| {
+                let (value, after) = values[4..].split_at(number(&values[..4]));
+                values = after;
+                String::from_utf8(value.to_vec()).unwrap()
+            });
+            rows += &(row.collect::<Vec<_>>().join("|") + "\n");
+        }
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parameters_may_stand_anywhere() {
+    let server = Server::default().await;
+    let table: [(&str, &[&str], &str); 10] = [
+        (
+            "SELECT (SELECT count(*) FROM samples t WHERE t.id = s.id AND t.id < $1) FROM samples s ORDER BY id",
+            &["3"],
+            "1\n1\n0\n",
+        ),
+        ("SELECT (SELECT name FROM samples WHERE id = $1)", &["1"], "Ada\n"),
+        ("SELECT id FROM samples WHERE id = ANY($1) ORDER BY id", &["{1,3}"], "1\n3\n"),
+        ("SELECT id FROM samples WHERE name <> ALL($1)", &["{\"Ada\",\"a,b\"}"], "3\n"),
+        ("SELECT id FROM samples WHERE id < ANY($1) ORDER BY id", &["{2,3}"], "1\n2\n"),
+        ("SELECT id FROM samples WHERE day = ANY($1::date[])", &["{2024-10-04}"], "1\n"),
+        ("SELECT $1::date[], $2::text[] AS b", &["{2024-10-04}", "{\"a,b\",c}"], "{2024-10-04}|{\"a,b\",c}\n"),
+        ("SELECT id FROM samples WHERE id = ANY(ARRAY[$1, $2]) ORDER BY id", &["1", "3"], "1\n3\n"),
+        ("SELECT - -id, id, * FROM sample_names WHERE id = - -$1::bigint", &["1"], "1|1|1|Ada\n"),
+        ("SELECT relname FROM pg_class WHERE relname = ANY($1)", &["{samples}"], "samples\n"),
+    ];
+    for (sql, values, rows) in table {
+        assert_eq!(extended(&server, sql, values).await, rows, "{sql}");
+    }
     server.stop().await;
 }
 

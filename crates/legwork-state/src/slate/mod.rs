@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use legwork_types::LaneId;
 use object_store_014::path::Path;
 use object_store_014::{ListResult, ObjectStore};
@@ -82,7 +82,7 @@ pub struct SlateStore {
 
 impl std::fmt::Debug for SlateStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SlateStore").field("url", &self.config.url).finish_non_exhaustive()
+        f.debug_struct("SlateStore").field("url", &url::shown(&self.config.url)).finish_non_exhaustive()
     }
 }
 
@@ -136,7 +136,8 @@ impl SlateStore {
             Ok(opened) => opened.map_err(|error| refused(lane, &error)),
             Err(_) => Err(unavailable(format_args!(
                 "lane {lane} could not be claimed within {:?}: is store.url ({}) reachable?",
-                self.config.claim_timeout, self.config.url
+                self.config.claim_timeout,
+                url::shown(&self.config.url)
             ))),
         }
     }
@@ -155,21 +156,16 @@ impl SlateStore {
         }
     }
 
-    async fn read_head(&self, lane: LaneId) -> Result<Option<(LaneId, Head)>, StoreError> {
+    async fn read_head(&self, lane: &LaneId) -> Result<Option<Head>, StoreError> {
         // Whoever was killed while making a database may have left folders.
-        if !self.has_database(&lane).await? {
+        if !self.has_database(lane).await? {
             return Ok(None);
         }
-        let mut last = None;
-        // Nothing holds what is read: compaction may take it away in between, so a second look is worth it.
-        for _ in 0..2 {
-            match self.head(&lane).await {
-                Ok(head) => return Ok(head.map(|head| (lane, head))),
-                Err(error @ (StoreError::NewerFormat { .. } | StoreError::Damaged { .. })) => return Err(error),
-                Err(error) => last = Some(error),
-            }
+        match self.head(lane).await {
+            // Nothing holds what is read: compaction may take it away in between, so a second look is worth it.
+            Err(StoreError::Unavailable { .. } | StoreError::Unknown { .. }) => self.head(lane).await,
+            read => read,
         }
-        Err(last.unwrap_or_else(|| unavailable(format_args!("lane {lane} cannot be read"))))
     }
 
     /// Lanes that have folders.
@@ -233,6 +229,9 @@ impl SlateStore {
     }
 
     async fn load(&self, lane: &LaneId, db: &Db) -> Result<crate::layout::Loaded, StoreError> {
+        if db.manifest().writer_epoch().is_multiple_of(settings::LIGHT_CLAIMS) {
+            lane::shorten_log(lane, db).await?;
+        }
         let loaded = lane::load(lane, db).await?;
         if loaded.head.is_none() && SlateStore::is_half_removed(lane, db).await? {
             self.clear(lane, db).await?;
@@ -264,10 +263,12 @@ impl StateStore for SlateStore {
         Ok(Claimed { lane: Arc::new(claim), head: loaded.head, pending: loaded.pending, hot: loaded.hot })
     }
 
-    async fn lanes(&self) -> Result<Vec<(LaneId, Head)>, StoreError> {
-        let reads = self.list().await?.into_iter().map(|lane| self.read_head(lane));
-        let heads: Vec<_> = stream::iter(reads).buffered(LISTED_AT_ONCE).try_collect().await?;
-        Ok(heads.into_iter().flatten().collect())
+    async fn lanes(&self) -> Result<Vec<(LaneId, Result<Head, StoreError>)>, StoreError> {
+        let reads = self.list().await?.into_iter().map(|lane| async move {
+            let head = self.read_head(&lane).await;
+            head.transpose().map(|head| (lane, head))
+        });
+        Ok(stream::iter(reads).buffered(LISTED_AT_ONCE).filter_map(std::future::ready).collect().await)
     }
 
     async fn remove(&self, lane: &LaneId) -> Result<(), StoreError> {

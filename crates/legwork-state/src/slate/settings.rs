@@ -24,6 +24,8 @@ const CHECKPOINTS_A_POLL: u32 = 30;
 /// Polls are not further apart, and not closer together.
 const POLL_MAX: Duration = Duration::from_secs(300);
 const POLL_MIN: Duration = Duration::from_secs(10);
+/// Claims after which the memtable is made an object even if nobody wrote much: each leaves a fence, and each claim reads what came since.
+pub(super) const LIGHT_CLAIMS: u64 = 8;
 /// Checkpoints after which a lane that writes little makes its memtable an object: a restart reads one file a checkpoint since then.
 pub(super) const LIGHT_CHECKPOINTS: u32 = 16;
 
@@ -123,7 +125,8 @@ impl Tuning {
         GarbageCollectorOptions {
             manifest_options: folder,
             wal_options: folder,
-            // A fence that is deleted lets an owner that was asleep acknowledge what nobody will ever read.
+            // A fence that is deleted lets an owner that was asleep acknowledge what nobody will ever read, and how old one is would be told by
+            // the clock of whoever collects. They are empty, and nobody reads those behind the last object.
             wal_fence_options: None,
             compacted_options: folder,
             compactions_options: folder,

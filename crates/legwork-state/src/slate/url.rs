@@ -33,13 +33,16 @@ pub(super) struct Place {
 pub(super) fn resolve(url: &str, options: &BTreeMap<String, String>) -> Result<Place, StoreError> {
     let wrong = |why: &dyn Display| {
         unavailable(format_args!(
-            "store.url {url:?} cannot be used ({why}): set it to file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+            "store.url {:?} cannot be used ({why}): set it to file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
+            shown(url)
         ))
     };
     if !url.contains("://") {
         return local(PathBuf::from(url), options);
     }
-    let parsed = Url::parse(url).map_err(|error| wrong(&error))?;
+    let mut parsed = Url::parse(url).map_err(|error| wrong(&error))?;
+    // No store takes it from there, and what is wrong with an address is told with the address.
+    let _ = parsed.set_password(None);
     if parsed.scheme() == "file" {
         let folder = parsed.to_file_path().map_err(|()| wrong(&"it names no local folder"))?;
         return local(folder, options);
@@ -66,6 +69,19 @@ pub(super) fn resolve(url: &str, options: &BTreeMap<String, String>) -> Result<P
         scheme => return Err(wrong(&format_args!("{scheme}:// is not known"))),
     };
     Ok(Place { objects, root, folder: None })
+}
+
+/// The address as it may be told: without a password and what may be one.
+pub(super) fn shown(url: &str) -> String {
+    match (url.split_once("://"), Url::parse(url)) {
+        (Some(_), Ok(mut parsed)) => {
+            let _ = parsed.set_password(None);
+            parsed.set_query(None);
+            parsed.to_string()
+        }
+        (Some((scheme, _)), Err(_)) => format!("{scheme}://..."),
+        (None, _) => url.to_owned(),
+    }
 }
 
 fn configure<B, K: FromStr>(
@@ -146,4 +162,21 @@ pub(super) fn sweep_staged(folder: &FsPath) -> io::Result<usize> {
 fn is_staged(entry: &std::fs::DirEntry) -> bool {
     let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
     entry.file_name().to_string_lossy().contains('#') && age().is_some_and(|age| age > STAGED_AGE)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_told() {
+        assert_eq!(shown("s3://user:hush@bucket/path?sas=hush"), "s3://user@bucket/path");
+        assert_eq!(shown("s3://user:hush@bucket:port/path"), "s3://...");
+        assert_eq!(shown("/var/lib/legwork"), "/var/lib/legwork");
+        for url in ["ftp://user:hush@host/path", "s3://user:hush@bucket:port/path", "gs://user:hush@/path"] {
+            let told = resolve(url, &BTreeMap::new()).err().map(|error| error.to_string());
+            assert!(told.is_none_or(|told| !told.contains("hush")), "{url}");
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! Damaged bytes, newer formats, and bytes of every format ever written.
 
+use legwork_types::LaneId;
 use proptest::prelude::*;
 
 use super::backings::on_runtime;
-use super::{lane, numbered, put};
+use super::{head, lane, numbered, put};
 use crate::{Checkpoint, Claimed, Head, MemoryStore, PendingRows, StateStore, StoreError};
 
 /// A store with two checkpoints in it.
@@ -69,6 +70,19 @@ proptest! {
             assert!(matches!(read_all(&store).await, Err(StoreError::Damaged { .. })));
         });
     }
+}
+
+#[test]
+fn a_lane_whose_head_cannot_be_read_is_told_beside_the_others() {
+    on_runtime(async {
+        let store = filled().await;
+        let other = LaneId::new("field.calls.v1", 0);
+        store.claim(&other).await.unwrap().lane.commit(numbered(1)).await.unwrap();
+        store.set_value(&lane(), b"m", Some(vec![1, 2, 3]));
+        let lanes = store.lanes().await.unwrap();
+        assert!(lanes.iter().any(|(id, read)| *id == other && read.as_ref().is_ok_and(|read| *read == head(1))));
+        assert!(lanes.iter().any(|(id, read)| *id == lane() && matches!(read, Err(StoreError::Damaged { .. }))));
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod model;
 
 use legwork_types::{LaneId, StateEntry};
 
-use crate::{Checkpoint, Head};
+use crate::{Checkpoint, Head, StateStore};
 
 pub(crate) fn lane() -> LaneId {
     LaneId::new("field.gps-pings.v1", 3)
@@ -17,6 +17,11 @@ pub(crate) fn lane() -> LaneId {
 /// A head with a number and an offset that follows from it.
 pub(crate) fn head(number: u32) -> Head {
     Head { number, next_offset: i64::from(number) * 100, n_partitions: 8, newest_us: i64::MIN, ..Head::default() }
+}
+
+/// The lanes of a store whose heads can all be read.
+pub(crate) async fn heads(store: &dyn StateStore) -> Vec<(LaneId, Head)> {
+    store.lanes().await.unwrap().into_iter().map(|(lane, head)| (lane, head.unwrap())).collect()
 }
 
 pub(crate) fn put(key: &[u8], value: &[u8]) -> StateEntry {

@@ -100,7 +100,7 @@ async fn check_registry(config: &Config, findings: &mut Findings) {
         findings.add("registry", Status::Ok, "not needed: every topic is JSON");
         return;
     }
-    let hop = format!("registry {}", config.registry.url);
+    let hop = format!("registry {}", config::without_password(&config.registry.url));
     let health = match topics::registry(config, tokio::runtime::Handle::current()) {
         Ok(client) => client.health().await.map_err(|error| error.to_string()),
         Err(error) => Err(format!("{error:#}")),

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use legwork_runtime::lane_settings;
-use legwork_state::{Head, StateStore};
+use legwork_state::{Head, StateStore, StoreError};
 use legwork_types::LaneId;
 
 use super::check::{Findings, Status};
 use super::lanes::{kind_of, problem, tables_seen};
-use crate::config::Config;
+use crate::config::{Config, without_password};
 use crate::data;
 use crate::delivery::{Kept, lake_url};
 use crate::service::wall_clock_us;
@@ -20,7 +20,7 @@ use crate::topics;
 const LEASE: Duration = Duration::from_millis(1);
 
 pub(super) async fn check_kept(config: &Config, findings: &mut Findings) {
-    let hop = format!("store {}", config.store.url);
+    let hop = format!("store {}", without_password(&config.store.url));
     let kept = match Kept::open(config).await {
         Ok(Some(kept)) => kept,
         Ok(None) => {
@@ -33,24 +33,25 @@ pub(super) async fn check_kept(config: &Config, findings: &mut Findings) {
             return;
         }
     };
-    let heads = match kept.store.lanes().await {
-        Ok(heads) => heads,
+    let lanes = match kept.store.lanes().await {
+        Ok(lanes) => lanes,
         Err(error) => {
             findings.add(hop, Status::Failed, format!("{error}; check store.url and store.options"));
             return;
         }
     };
-    findings.add(hop, Status::Ok, format!("answers; {} lanes", heads.len()));
-    let hop = format!("lake {}", lake_url(config));
+    findings.add(hop, Status::Ok, format!("answers; {} lanes", lanes.len()));
+    let hop = format!("lake {}", without_password(&lake_url(config)));
     match check_lake(config, &kept).await {
         Ok((message, transactions)) => {
             findings.add(hop, Status::Ok, message);
-            check_lanes(config, heads.into_iter().collect(), &transactions, findings);
+            check_lanes(config, lanes.into_iter().collect(), &transactions, findings);
         }
         Err(error) => findings.add(hop, Status::Failed, format!("{error:#}; check lake.url and store.options")),
     }
 }
 
+type ReadHeads = HashMap<LaneId, Result<Head, StoreError>>;
 type Transactions = Vec<(String, HashMap<LaneId, u32>)>;
 
 /// Reads every table's newest version, and makes an object that must not be there yet, as commits do.
@@ -63,15 +64,16 @@ async fn check_lake(config: &Config, kept: &Kept) -> Result<(String, Transaction
 }
 
 /// Lanes that will not go on by themselves, as far as store, lake and configuration can tell.
-fn check_lanes(config: &Config, heads: HashMap<LaneId, Head>, transactions: &Transactions, findings: &mut Findings) {
+fn check_lanes(config: &Config, read: ReadHeads, transactions: &Transactions, findings: &mut Findings) {
     let in_lake = transactions.iter().flat_map(|(_, known)| known.keys());
-    let lanes: BTreeSet<&LaneId> = heads.keys().chain(in_lake).collect();
+    let lanes: BTreeSet<&LaneId> = read.keys().chain(in_lake).collect();
     let operators = topics::operators(config);
     let mut n_well = 0;
     for lane in lanes {
-        let (head, kind) = (heads.get(lane), kind_of(config, &lane.topic));
+        let (head, kind) = (read.get(lane).map(Result::as_ref).transpose(), kind_of(config, &lane.topic));
         let settings = kind.map(|kind| lane_settings(kind, &operators));
-        let found = problem(lane, head, settings.as_deref(), &tables_seen(transactions, lane, kind));
+        let problem = |head| problem(lane, head, settings.as_deref(), &tables_seen(transactions, lane, kind));
+        let found = head.map_or_else(|error| Some(error.to_string()), problem);
         match found {
             Some(problem) => findings.add(format!("lane {lane}"), Status::Failed, problem),
             None => n_well += 1,

@@ -24,6 +24,11 @@ const N_PARTITIONS: i32 = 4;
 /// Events due within this wall time are sent together.
 const STEP_US: i64 = 20_000;
 
+/// How long the end waits for acknowledgements.
+const FLUSH_MAX: Duration = Duration::from_secs(60);
+/// As [`FLUSH_MAX`], once the command was told to stop: it is to end within 10 s.
+const STOP_MAX: Duration = Duration::from_secs(8);
+
 pub(crate) async fn run(args: ReplayArgs) -> Result<()> {
     if !(args.speed >= 0.0 && args.speed.is_finite()) {
         bail!(Failure::Usage(format!("--speed {} is wrong: expected 0 (as fast as it can) or more", args.speed)));
@@ -46,11 +51,14 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<()> {
         !args.shift_to_now,
     )?;
     let stop = tokio::spawn(super::stop_signal());
-    tokio::select! {
-        done = replay_all(&args, &mut publisher) => done?,
-        stopped = stop => stopped??,
+    let is_stopped = tokio::select! {
+        done = replay_all(&args, &mut publisher) => done.map(|()| false)?,
+        stopped = stop => stopped?.map(|()| true)?,
+    };
+    match (publisher.flush(if is_stopped { STOP_MAX } else { FLUSH_MAX }), is_stopped) {
+        (Err(unsent), true) => tracing::warn!("{unsent:#}"),
+        (flushed, _) => flushed?,
     }
-    publisher.flush(Duration::from_secs(60))?;
     eprintln!("{} events sent", publisher.n_sent());
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
+use legwork_operators::records::Reference;
 use legwork_types::Kind;
 
 use crate::args::SchemasCommand;
@@ -13,14 +14,14 @@ pub(crate) async fn run(command: SchemasCommand) -> Result<()> {
     match command {
         SchemasCommand::List { avro: Some(kind) } => out.write_all(kind.avro().as_bytes())?,
         SchemasCommand::List { avro: None } => {
-            writeln!(out, "{:<20} {:<26} {:<14} record", "kind", "topic", "key")?;
+            writeln!(out, "{:<20} {:<26} {:<32} record", "kind", "topic", "key")?;
             for kind in Kind::ALL {
                 writeln!(
                     out,
-                    "{:<20} {:<26} {:<14} legwork.v1.{}",
+                    "{:<20} {:<26} {:<32} legwork.v1.{}",
                     kind.name(),
                     kind.topic(),
-                    kind.key(),
+                    record_key(kind),
                     kind.record()
                 )?;
             }
@@ -46,4 +47,30 @@ pub(crate) async fn run(command: SchemasCommand) -> Result<()> {
         }
     }
     Ok(out.flush()?)
+}
+
+/// Fields of the record key, joined by slashes where they are several.
+fn record_key(kind: Kind) -> String {
+    if kind.is_reference() { Reference::identity(kind).join("/") } else { kind.key().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_keys_tell_all_records_of_a_history_apart() {
+        let keys = [
+            (Kind::Gps, "device_id"),
+            (Kind::Teams, "team_id"),
+            (Kind::Reps, "rep_id/valid_from"),
+            (Kind::DeviceAssignments, "device_id/valid_from"),
+            (Kind::Stages, "pipeline_id/stage"),
+            (Kind::Quotas, "rep_id/metric/period/valid_from"),
+            (Kind::FxRates, "currency/as_of"),
+        ];
+        for (kind, key) in keys {
+            assert_eq!(record_key(kind), key);
+        }
+    }
 }

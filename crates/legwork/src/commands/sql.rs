@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use legwork_codec::files::FileInput;
 use legwork_query::{Engine, NowSource, QueryOptions, Session, SqlEngine};
 use legwork_runtime::{RawEvents, ReferenceDir, ReferenceTables, run_files};
 use legwork_server::http::NOTICES;
-use legwork_types::Kind;
+use legwork_types::{Kind, LiveError, LiveTables, Lookup, SnapshotFuture};
 
 use crate::args::{InputArgs, SqlArgs};
 use crate::config::Config;
@@ -31,6 +31,11 @@ pub(crate) const UNBOUNDED_US: i64 = i64::MAX / 4;
 const BATCH_ROWS: usize = 32_768;
 /// Rejected rows that are told one by one.
 const REJECTED_TOLD: usize = 3;
+
+/// Statuses of HTTP that say that the same may work later: too many queries, lanes on their way, out of time.
+const TEMPORARY: [u16; 3] = [429, 503, 504];
+/// The same as SQLSTATEs.
+const TEMPORARY_STATES: [&str; 6] = ["53000", "53300", "57014", "57P01", "57P03", "58030"];
 
 pub(crate) async fn run(args: SqlArgs) -> Result<()> {
     let mut overrides = args.config.overrides();
@@ -72,7 +77,7 @@ async fn over_data(config: &Config, sql: &str, as_of: Option<&str>, format: Form
     let options = unlimited(config, None, as_of)?;
     legwork_query::check(sql)?;
     let kept = data::open_existing(config).await?;
-    let live = data::stored_lanes(&kept, config).await?;
+    let live = data::stored_lanes(&kept, config, |_| true).await?;
     let engine = SqlEngine::with_history(live, kept.tables.clone(), options)?;
     let result = engine.session().query(sql).await?;
     warn(&result.notices);
@@ -100,16 +105,34 @@ pub(crate) async fn over_files(
 ) -> Result<usize> {
     let options = unlimited(config, Some(NowSource::Event { known_us: None }), as_of)?;
     // A statement that is refused or wrong need not wait for the files.
-    legwork_query::check(sql)?;
+    let wanted = SqlEngine::new(Arc::new(NoTables), options.clone())?.sql_session().tables_read(sql).await?;
+    let wanted = Kind::events().filter(|kind| wanted.contains(kind.table())).collect();
     let config = config.clone();
     let inputs = inputs(&files.input, &files.map)?;
-    let wants_pings = sql.to_lowercase().contains(Kind::Gps.table());
-    let tables = tokio::task::spawn_blocking(move || run_inputs(&config, inputs, wants_pings)).await??;
+    let tables = tokio::task::spawn_blocking(move || run_inputs(&config, inputs, wanted)).await??;
     let engine = SqlEngine::new(tables, options)?;
     let session = engine.session();
     tell_rejected(session.as_ref()).await?;
     let result = session.query(sql).await?;
     output::print(format, result.schema.clone(), result.batches, std::io::stdout()).await
+}
+
+/// What is asked before files are run.
+#[derive(Debug)]
+struct NoTables;
+
+impl LiveTables for NoTables {
+    fn snapshot(&self, table: &str) -> SnapshotFuture {
+        std::future::ready(Err(LiveError::UnknownTable { table: table.to_owned() })).boxed()
+    }
+
+    fn lookup(&self, lookup: Lookup) -> SnapshotFuture {
+        self.snapshot(&lookup.table)
+    }
+
+    fn newest_event_time_us(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// Says on stderr when an answer is about fewer rows than the files have.
@@ -139,17 +162,11 @@ async fn tell_rejected(session: &dyn Session) -> Result<()> {
     Ok(())
 }
 
-fn run_inputs(
-    config: &Config,
-    inputs: Vec<FileInput>,
-    wants_pings: bool,
-) -> Result<Arc<dyn legwork_types::LiveTables>> {
+fn run_inputs(config: &Config, inputs: Vec<FileInput>, wanted: Vec<Kind>) -> Result<Arc<dyn LiveTables>> {
     let mut lanes = topics::lanes(config);
     // Files are run through once, so nothing need be let go: every distance can be explained.
     lanes.operators.time.late_horizon_us = UNBOUNDED_US;
-    if !wants_pings {
-        lanes.raw_events = RawEvents::Only(Kind::events().filter(|&kind| kind != Kind::Gps).collect());
-    }
+    lanes.raw_events = RawEvents::Only(wanted);
     let scratch = tempfile::tempdir().context("making a folder for what does not fit into memory")?;
     scratch.path().clone_into(&mut lanes.spill.dir);
     let (mut reference, inputs) = reference_inputs(config, inputs)?;
@@ -251,12 +268,16 @@ pub(crate) async fn over_wire(url: &str, sql: &str, as_of: Option<&str>, format:
         .map_err(|error| {
             Failure::Temporary(format!("{url} does not answer: is `legwork demo` or `legwork up` running? ({error})"))
         })?;
-    if !response.status().is_success() {
+    let status = response.status();
+    if !status.is_success() {
         let text = response.text().await.unwrap_or_default();
         let detail = serde_json::from_str::<serde_json::Value>(&text)
             .ok()
             .and_then(|problem| Some(problem["detail"].as_str()?.to_owned()))
             .unwrap_or(text);
+        if TEMPORARY.contains(&status.as_u16()) {
+            bail!(Failure::Temporary(detail));
+        }
         bail!("{detail}");
     }
     if let Some(notices) = response.headers().get(NOTICES) {
@@ -326,7 +347,50 @@ async fn over_postgres(url: &str, sql: &str, as_of: Option<&str>, format: Format
 
 fn postgres_error(error: tokio_postgres::Error) -> anyhow::Error {
     match error.as_db_error() {
+        Some(db) if TEMPORARY_STATES.contains(&db.code().code()) => Failure::Temporary(db.message().to_owned()).into(),
         Some(db) => anyhow::anyhow!("{}", db.message()),
+        None if error.is_closed() => Failure::Temporary(exit::told(&error.into())).into(),
         None => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::process::ExitCode;
+
+    use super::*;
+
+    /// The exit code of a statement whose answer has this status.
+    async fn code_of(status: &'static str) -> Result<ExitCode> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let server = std::thread::spawn(move || -> std::io::Result<()> {
+            let (mut stream, _) = listener.accept()?;
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                let mut bytes = [0; 4_096];
+                let n = stream.read(&mut bytes)?;
+                request.extend_from_slice(&bytes[..n]);
+            }
+            let body = r#"{"detail": "no"}"#;
+            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+        });
+        let error = over_wire(&url, "SELECT 1", None, Format::Table).await.expect_err(status);
+        server.join().map_err(|_| anyhow::anyhow!("the server panicked"))??;
+        Ok(exit::code(&error))
+    }
+
+    #[tokio::test]
+    async fn what_may_work_later_is_told_by_the_exit_code() -> Result<()> {
+        for (status, code) in [
+            ("429 Too Many Requests", ExitCode::from(75)),
+            ("503 Service Unavailable", ExitCode::from(75)),
+            ("504 Gateway Timeout", ExitCode::from(75)),
+            ("400 Bad Request", ExitCode::FAILURE),
+        ] {
+            assert_eq!(code_of(status).await?, code, "{status}");
+        }
+        Ok(())
     }
 }

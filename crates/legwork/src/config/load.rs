@@ -1,5 +1,6 @@
 //! Reading the configuration: flags over environment over file over defaults.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use legwork_types::Kind;
@@ -50,7 +51,7 @@ fn layered(mut merged: Table, overrides: &Overrides) -> Result<Config, ConfigErr
         check_names(&table, &path.display().to_string())?;
         merge(&mut merged, table);
     }
-    let from_env = environment(std::env::vars())?;
+    let from_env = environment(std::env::vars_os())?;
     check_names(&from_env, "the environment")?;
     merge(&mut merged, from_env);
     let mut flags = Table::new();
@@ -98,10 +99,13 @@ fn file(overrides: &Overrides) -> Result<Option<PathBuf>, ConfigError> {
 }
 
 /// Keys of the environment: two underscores go one table down; single ones in librdkafka's options are dots.
-fn environment(vars: impl Iterator<Item = (String, String)>) -> Result<Table, ConfigError> {
+fn environment(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Table, ConfigError> {
     let mut table = Table::new();
     for (name, text) in vars {
+        // What others call theirs is no matter of ours, whatever it is made of.
+        let name = name.to_string_lossy();
         let Some(path) = name.strip_prefix(ENV_PREFIX) else { continue };
+        let text = text.into_string().map_err(|_| ConfigError(format!("{name}: its value is not UTF-8")))?;
         let lower = path.to_lowercase();
         let option = lower.strip_prefix("kafka__options__").map(|option| match option.strip_suffix("_file") {
             Some(option) => format!("{}_file", option.replace('_', ".")),
@@ -118,7 +122,13 @@ fn environment(vars: impl Iterator<Item = (String, String)>) -> Result<Table, Co
 
 /// Puts a value that was given as text: as its key has it.
 fn put_text(table: &mut Table, path: &[&str], text: &str) -> Result<(), ConfigError> {
-    let path: Vec<String> = path.iter().map(|name| known_kind(name)).collect();
+    let path: Vec<String> = match path {
+        ["topics", kind, rest @ ..] => ["topics".to_owned(), known_kind(kind)]
+            .into_iter()
+            .chain(rest.iter().map(|&name| name.to_owned()))
+            .collect(),
+        path => path.iter().map(|&name| name.to_owned()).collect(),
+    };
     let root = schema()?;
     put(table, &path, typed(text, leaf(&path, &root))).map_err(ConfigError)
 }
@@ -289,10 +299,10 @@ fn is_store_secret(option: &str) -> bool {
     ["key", "secret", "token", "password", "credential", "sas"].iter().any(|part| name.contains(part))
 }
 
-/// An address without the password that may be in it, as in `https://user:password@host`.
-fn without_password(url: &str) -> String {
+/// An address without the password that may be in it, as in `https://user:password@host`: whatever is printed of an address is this.
+pub(crate) fn without_password(url: &str) -> String {
     let parts = url.split_once("://").and_then(|(scheme, rest)| {
-        let authority = rest.split('/').next().unwrap_or_default();
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let (user, _) = authority.rsplit_once('@')?.0.split_once(':')?;
         let host = &rest[authority.rfind('@')?..];
         Some(format!("{scheme}://{user}:{MASK}{host}"))
@@ -305,7 +315,7 @@ mod tests {
     use super::*;
 
     fn env(vars: &[(&str, &str)]) -> Result<Table, ConfigError> {
-        environment(vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+        environment(vars.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))))
     }
 
     #[test]
@@ -327,6 +337,15 @@ mod tests {
     }
 
     #[test]
+    fn only_our_own_variables_must_be_text() {
+        use std::os::unix::ffi::OsStringExt;
+        let garbled = || OsString::from_vec(vec![0xff]);
+        assert!(environment([(OsString::from("OTHER"), garbled()), (garbled(), garbled())].into_iter()).is_ok());
+        let ours = environment([(OsString::from("LEGWORK__LOG__LEVEL"), garbled())].into_iter());
+        assert!(ours.is_err_and(|error| error.0 == "LEGWORK__LOG__LEVEL: its value is not UTF-8"));
+    }
+
+    #[test]
     fn unknown_names_are_errors_with_the_nearest_name() {
         let check = |text: &str| check_names(&text.parse().expect("TOML"), "test").map_err(|error| error.to_string());
         assert_eq!(
@@ -344,6 +363,10 @@ mod tests {
         let config = load(&with("calls"))?;
         let kept: Vec<_> = config.lake.retention.iter().map(|(table, span)| format!("{table}={span}")).collect();
         assert_eq!(kept, ["calls=90d", "gps_pings=60d", "rejected_events=14d"]);
+        let config = load(&with("check_ins"))?;
+        assert!(config.lake.retention.contains_key("check_ins"));
+        let table = env(&[("LEGWORK__LAKE__RETENTION__DEAL_EVENTS", "30d")])?;
+        assert_eq!(table["lake"]["retention"]["deal_events"].as_str(), Some("30d"));
         let wrong = load(&with("gps_ping")).err().map(|error| error.to_string());
         assert!(wrong.is_some_and(|error| error.contains("did you mean lake.retention.gps_pings?")));
         Ok(())

@@ -11,7 +11,7 @@ use legwork_types::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use load::{ConfigError, Overrides, load, load_quiet, masked, read_secret};
+pub(crate) use load::{ConfigError, Overrides, load, load_quiet, masked, read_secret, without_password};
 pub(crate) use units::{Size, Span};
 
 /// Everything that `legwork.toml` may say.

@@ -83,8 +83,10 @@ fn check_track(config: &Config) -> Result<(), ConfigError> {
     if let Some((key, _)) = positive.into_iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
         return wrong(key, "a number above 0");
     }
-    if track.gap_max.0 <= 0 || track.gap_max.0 > 7 * DAY {
-        return wrong("track.gap_max", "more than 0 and at most 7d");
+    for (key, span) in [("track.gap_max", track.gap_max), ("track.stay_min", track.stay_min)] {
+        if span.0 <= 0 || span.0 > 7 * DAY {
+            return wrong(key, "more than 0 and at most 7d");
+        }
     }
     let not_negative =
         [("track.anchor_m_min", track.anchor_m_min), ("track.anchor_accuracy_factor", track.anchor_accuracy_factor)];

@@ -209,7 +209,6 @@ fn open_row(params: &Params, rows: &mut DeviceRows, ping: &Ping) -> (usize, Row)
             (rows.push(&row), row)
         }
     };
-    row.n_pings += 1;
-    row.last_us = ping.time_us;
+    row.count(ping.time_us);
     (row_idx, row)
 }

@@ -188,6 +188,16 @@ impl State {
         pending.map(|pending| (pending.fix.time_us, pending.fix.place))
     }
 
+    /// Whether what was decided of the pings before a time stands, whatever comes: they are before all fixes at which the device may turn
+    /// out to stand still, and of which the next fix will say whether they are outliers.
+    pub(crate) fn is_settled(&self, until_us: i64) -> bool {
+        self.track.as_ref().is_none_or(|track| {
+            let is_still_open = matches!(track.pace, Pace::Moves(_)) && track.still.first.time_us < until_us;
+            let is_pending = track.pending.as_ref().is_some_and(|pending| pending.fix.time_us < until_us);
+            !is_still_open && !is_pending
+        })
+    }
+
     pub(crate) fn heap_bytes(&self) -> usize {
         self.track.as_ref().map_or(0, |track| {
             track.tail.earlier.capacity() * size_of::<Tail>()

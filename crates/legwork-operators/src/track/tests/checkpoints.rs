@@ -7,7 +7,7 @@ use legwork_types::time::{DAY_US, HOUR_US, LaneClock, MINUTE_US, TimeConfig, win
 use legwork_types::{Changes, Lookup, StateEntry, StateError, StateValue, Table};
 use proptest::prelude::*;
 
-use super::properties::{cases, cut, disorder, fleet, windows};
+use super::properties::{LONG_STOPS_S, cases, cut, disorder, fleet, standing, windows};
 use super::{Cell, Event, Lane, Random, batch, cells, covered};
 use crate::track::entry::{ChunkValue, Key, device_value, index_value};
 use crate::track::{TABLES, Track, TrackConfig};
@@ -411,6 +411,20 @@ proptest! {
         if let Ok(mut track) = restored(run, &hot) {
             let _ = track.supply(cold.into_iter().map(|(key, value)| StateEntry { key, value: Some(value) }).collect());
         }
+    }
+}
+
+#[test]
+fn a_stop_of_any_length_outlives_a_restart() {
+    for (times_s, chunk_len) in LONG_STOPS_S.into_iter().flat_map(|times_s| [1, 2, 16].map(|len| (times_s, len))) {
+        let mut run = Run::new(TimeConfig::default(), 0, chunk_len);
+        for events in standing(&times_s).chunks(2) {
+            run.apply(events, true).unwrap();
+            run.checkpoint().unwrap();
+            run.restart().unwrap();
+        }
+        run.check_whole().unwrap();
+        run.checkpoint().unwrap();
     }
 }
 

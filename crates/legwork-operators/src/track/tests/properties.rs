@@ -237,22 +237,18 @@ fn check_movement(rows: &[Vec<Cell>], answers: &[(&str, Answer)], time: &TimeCon
     Ok(())
 }
 
-/// Adds what the pings of each row are said to add, and compares with the row, bit for bit.
-fn check_explained(lane: &mut Lane, device: &str) -> Result<(), TestCaseError> {
-    let lookup = Lookup { table: "explain_track".into(), key: device.into(), from_us: i64::MIN, to_us: i64::MAX };
-    let explained = lane.track.lookup(&lookup, &lane.clock).unwrap();
-    let mut sums: BTreeMap<String, (i64, [f64; 6])> = BTreeMap::new();
-    for ping in cells(&explained) {
-        let (n_pings, sums) = sums.entry(format!("{:?} {:?}", ping[1], ping[2])).or_default();
-        *n_pings += 1;
-        sums.iter_mut().zip(&ping[9..15]).for_each(|(sum, share)| *sum += share.float());
-    }
+/// Adds what the pings of each row are said to add, and compares with the row, bit for bit: asked for all of them at once, or row by row.
+fn check_explained(lane: &mut Lane, device: &str, row_by_row: bool) -> Result<(), TestCaseError> {
+    let mut sums = if row_by_row { BTreeMap::new() } else { explained(lane, device, i64::MIN, i64::MAX) };
     let rows = lane.rows("device_movement");
     for row in rows.iter().filter(|row| row[0] == Cell::Text(device.into())) {
+        if row_by_row {
+            sums = explained(lane, device, row[2].float() as i64, row[3].float() as i64);
+        }
         let (n_pings, sums) = sums.remove(&format!("{:?} {:?}", row[1], row[2])).unwrap();
         prop_assert_eq!(&row[4], &Cell::Int(n_pings));
         for (column, sum) in (5..8).zip(sums) {
-            prop_assert_eq!(row[column].float().to_bits(), sum.to_bits(), "column {}", column);
+            prop_assert_eq!(row[column].float().to_bits(), sum.to_bits(), "column {}: {:?}", column, row);
         }
         for (column, sum) in (8..11).zip(&sums[3..]) {
             prop_assert!(
@@ -264,8 +260,20 @@ fn check_explained(lane: &mut Lane, device: &str) -> Result<(), TestCaseError> {
             );
         }
     }
-    prop_assert!(sums.is_empty());
+    prop_assert!(row_by_row || sums.is_empty());
     Ok(())
+}
+
+/// Number of pings and sums of what they add, by rep and window, of the pings in a span.
+fn explained(lane: &mut Lane, device: &str, from_us: i64, to_us: i64) -> BTreeMap<String, (i64, [f64; 6])> {
+    let lookup = Lookup { table: "explain_track".into(), key: device.into(), from_us, to_us };
+    let mut sums: BTreeMap<String, (i64, [f64; 6])> = BTreeMap::new();
+    for ping in cells(&lane.track.lookup(&lookup, &lane.clock).unwrap()) {
+        let (n_pings, sums) = sums.entry(format!("{:?} {:?}", ping[1], ping[2])).or_default();
+        *n_pings += 1;
+        sums.iter_mut().zip(&ping[9..15]).for_each(|(sum, share)| *sum += share.float());
+    }
+    sums
 }
 
 pub(super) fn windows(choice: u64) -> TimeConfig {
@@ -293,7 +301,7 @@ proptest! {
         prop_assert!(n_refused <= events.len());
         prop_assert_eq!(lane.tables(), sorted.tables());
         check(&mut lane, &events, &config, &time)?;
-        check_explained(&mut lane, "device-0")?;
+        check_explained(&mut lane, "device-0", false)?;
     }
 }
 
@@ -314,7 +322,7 @@ proptest! {
             seen.extend(batch);
             check(&mut lane, &seen, &config, &time)?;
         }
-        check_explained(&mut lane, "device-0")?;
+        check_explained(&mut lane, "device-0", false)?;
     }
 }
 
@@ -344,6 +352,72 @@ proptest! {
                 }
             }
             check(&mut lane, &accepted, &config, &time)?;
+        }
+    }
+}
+
+/// A device with one or two fixes a second that walks to and fro and rests, so that what its fixes are is often told late.
+fn restless(n_events: usize, random: &mut Random) -> Vec<Event> {
+    let (mut north_m, mut time_us) = (0.0, 1_700_000_000 * SECOND_US);
+    let (mut speed_mps, mut noise_m, mut rest) = (0.0, 0.0, 0);
+    let mut event = || {
+        if rest == 0 {
+            noise_m = [0.5, 3.0, 8.0][random.below(3) as usize];
+            (speed_mps, rest) = if speed_mps == 0.0 {
+                ([1.4, -1.4, 0.4][random.below(3) as usize], 20 + random.below(40))
+            } else {
+                (0.0, 40 + random.below(200))
+            };
+        }
+        rest -= 1;
+        time_us += (SECOND_US as f64 * (0.5 + 0.5 * random.unit())) as i64;
+        north_m += speed_mps;
+        let leap_m = if random.below(200) == 0 { 50_000.0 } else { 0.0 };
+        let (lat, lon) = place(north_m + leap_m + noise_m * random.normal(), noise_m * random.normal());
+        let mock = Some(random.below(8) == 0);
+        Event { device: "device-0".into(), time_us, lat, lon, mock, ..Event::default() }
+    };
+    std::iter::repeat_with(&mut event).take(n_events).collect()
+}
+
+proptest! {
+    #![proptest_config(cases(40))]
+    #[test]
+    fn what_is_behind_a_row_explains_it_too(seed in any::<u64>(), n_events in 1usize..900) {
+        let mut random = Random(seed);
+        let stay_min_us = [40, 60, 90, 300][random.below(4) as usize] * SECOND_US;
+        let config = TrackConfig { stay_min_us, ..TrackConfig::default() };
+        let time = TimeConfig { window_us: 10 * SECOND_US, ..TimeConfig::default() };
+        let mut lane = Lane::with_chunks(time, config, 1 + random.below(12) as u32);
+        lane.apply(&restless(n_events, &mut random));
+        check_explained(&mut lane, "device-0", true)?;
+    }
+}
+
+/// A ping of a device that stands, and of another one behind it so that the first is frozen between its pings.
+pub(super) fn standing(times_s: &[i64]) -> Vec<Event> {
+    let ping = |device: &str, time_s: i64| {
+        let (lat, lon) = place(3.0, 4.0);
+        Event { device: device.into(), time_us: time_s * SECOND_US, lat, lon, ..Event::default() }
+    };
+    times_s.iter().flat_map(|time_s| [ping("stands", *time_s), ping("other", time_s + 1)]).collect()
+}
+
+/// From the day of the first event time that is accepted, and from that to the last day that Arrow can print.
+pub(super) const LONG_STOPS_S: [[i64; 5]; 2] = [
+    [1_148_256_000, 1_767_600_000, 1_767_600_360, 1_767_600_720, 1_767_601_080],
+    [315_964_800, 253_402_200_000, 253_402_200_360, 253_402_200_720, 253_402_201_080],
+];
+
+#[test]
+fn a_stop_of_any_length_is_in_its_row() {
+    let (time, config) = (windows(4), TrackConfig::default());
+    for (times_s, chunk_len) in LONG_STOPS_S.into_iter().flat_map(|times_s| [1, 2, 128].map(|len| (times_s, len))) {
+        let mut lane = Lane::with_chunks(time, config, chunk_len);
+        let events = standing(&times_s);
+        for seen in 1..=events.len() {
+            lane.apply(&events[seen - 1..seen]);
+            check(&mut lane, &events[..seen], &config, &time).unwrap();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What only the store on an object store can get wrong.
 
+mod claims;
 mod faults;
 mod kill;
 mod look;
@@ -9,6 +10,7 @@ mod objects;
 use std::sync::Arc;
 use std::time::Duration;
 
+use legwork_types::LaneId;
 use object_store_014::ObjectStore;
 use object_store_014::memory::InMemory;
 use object_store_014::path::Path;
@@ -19,7 +21,7 @@ use super::settings::Tuning;
 use super::url::{self, Place};
 use super::{SlateConfig, SlateStore};
 use crate::tests::backings::Backing;
-use crate::tests::{delete, head, noise, put};
+use crate::tests::{delete, head, heads, noise, put};
 use crate::{Checkpoint, StateStore, StoreError};
 
 /// A bucket in memory.
@@ -168,9 +170,35 @@ async fn a_lane_without_a_database_is_no_lane() {
     std::fs::create_dir_all(folder.0.path().join("lanes/field.calls.v1/0/manifest")).unwrap();
     std::fs::create_dir_all(folder.0.path().join("lanes/field.calls.v1/one/manifest")).unwrap();
     let store = folder_store(folder.0.path());
-    assert_eq!(store.lanes().await.unwrap(), []);
-    store.remove(&legwork_types::LaneId::new("field.calls.v1", 0)).await.unwrap();
-    assert_eq!(store.claim(&legwork_types::LaneId::new("field.calls.v1", 0)).await.unwrap().head, None);
+    assert_eq!(heads(&store).await, []);
+    store.remove(&LaneId::new("field.calls.v1", 0)).await.unwrap();
+    assert_eq!(store.claim(&LaneId::new("field.calls.v1", 0)).await.unwrap().head, None);
+}
+
+/// One of three lanes is damaged on the disk: the others are told as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_lane_does_not_hide_the_others() {
+    let folder = Folder::default();
+    let store = folder_store(folder.0.path());
+    let id = |partition| LaneId::new("field.calls.v1", partition);
+    for partition in 0..3 {
+        let owner = store.claim(&id(partition)).await.unwrap();
+        owner.lane.commit(Checkpoint { head: head(1), ..Checkpoint::default() }).await.unwrap();
+        owner.lane.release().await.unwrap();
+    }
+    let objects = folder.0.path().join("lanes/field.calls.v1/1/compacted");
+    for object in std::fs::read_dir(objects).unwrap() {
+        let path = object.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(path, bytes).unwrap();
+    }
+    let store = folder_store(folder.0.path());
+    let [(_, first), (damaged, error), (_, last)] = &store.lanes().await.unwrap()[..] else { panic!("three lanes") };
+    assert!(first.as_ref().unwrap() == &head(1) && last.as_ref().unwrap() == &head(1) && *damaged == id(1));
+    let error = error.as_ref().unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+    assert!(error.to_string().contains("run legwork lanes accept field.calls.v1/1"), "{error}");
 }
 
 /// Compaction and garbage collection at work under an owner: what is stored stays bounded, and what is read stays right.
@@ -293,7 +321,7 @@ async fn folders_may_have_any_name() {
             let owner = store.claim(&crate::tests::lane()).await.unwrap();
             let number = owner.head.map_or(1, |head| head.number + 1);
             owner.lane.commit(Checkpoint { head: head(number), ..Checkpoint::default() }).await.unwrap();
-            assert_eq!(store.lanes().await.unwrap(), [(crate::tests::lane(), head(number))]);
+            assert_eq!(heads(&store).await, [(crate::tests::lane(), head(number))]);
         }
         assert!(folder.join("lanes/field.gps-pings.v1/3/manifest").is_dir());
     }

@@ -41,6 +41,11 @@ fn has_no_horizon(kind: Kind) -> bool {
     matches!(kind, Kind::Leads | Kind::DealEvents | Kind::Orders)
 }
 
+/// Whether a lane may hold what a set of this kind must not touch.
+pub(super) fn concerns(config: &Config, lane: &LaneId, kind: Kind) -> bool {
+    lane.topic.starts_with(data::FILES) || kind_of(config, &lane.topic) == Some(kind)
+}
+
 /// Refuses a set whose events a lane may still get, or whose keys the lake has on the same days.
 pub(super) async fn refuse(
     config: &Config,
@@ -70,7 +75,7 @@ pub(super) async fn refuse(
         String::new()
     };
     let sql = format!("SELECT {column}, event_time FROM {table} WHERE topic <> '{}'{within}", set.lane.topic);
-    let live = data::stored_lanes(kept, config).await?;
+    let live = data::stored_lanes(kept, config, |lane| concerns(config, lane, set.kind)).await?;
     let engine = SqlEngine::with_history(live, kept.tables.clone(), unlimited(config, None, None)?)?;
     let mut found = engine.session().query(&sql).await?.batches;
     let mut shared: HashSet<(String, i64)> = HashSet::new();

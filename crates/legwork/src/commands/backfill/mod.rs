@@ -33,7 +33,10 @@ pub(super) async fn run(args: BackfillArgs) -> Result<()> {
         )));
     }
     let kept = data::open(&config).await?;
-    let heads = kept.store.lanes().await.map_err(data::store_error)?;
+    let lanes = kept.store.lanes().await.map_err(data::store_error)?;
+    let is_needed = |lane: &LaneId| args.files.input.iter().any(|(kind, _)| conflicts::concerns(&config, lane, *kind));
+    let needed = lanes.into_iter().filter(|(lane, _)| is_needed(lane));
+    let heads = needed.map(|(lane, head)| Ok((lane, head.map_err(data::store_error)?))).collect::<Result<Vec<_>>>()?;
     let known: Vec<(LaneId, Manifest)> = heads
         .iter()
         .filter(|(lane, _)| lane.topic.starts_with(data::FILES))

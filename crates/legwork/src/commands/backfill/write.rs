@@ -11,8 +11,9 @@ use legwork_lake::{LakeTable, LaneCommit, LaneOutcome};
 use legwork_query::{Engine, SqlEngine};
 use legwork_runtime::{EndedLane, lane_tables};
 use legwork_state::{Checkpoint, Head, LaneStore, StateStore, StoreError};
-use legwork_types::Table;
+use legwork_types::{Kind, Table};
 
+use super::conflicts::concerns;
 use super::set::Set;
 use crate::commands::sql::unlimited;
 use crate::config::Config;
@@ -152,7 +153,7 @@ impl Pieces<'_> {
 
 /// Positions of devices that no other lane knows: of a device that one knows, files are the past.
 async fn without_known_positions(config: &Config, kept: &Kept, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-    let live = data::stored_lanes(kept, config).await?;
+    let live = data::stored_lanes(kept, config, |lane| concerns(config, lane, Kind::Gps)).await?;
     let engine = SqlEngine::with_history(live, kept.tables.clone(), unlimited(config, None, None)?)?;
     let mut found = engine.session().query("SELECT device_id FROM lanes.rep_positions").await?.batches;
     let mut known: BTreeSet<String> = BTreeSet::new();

@@ -118,12 +118,13 @@ fn topic_seen(topic: Option<&(Vec<PartitionOffsets>, Option<String>)>, partition
 /// Reads store and lake; nothing is claimed.
 async fn look(kept: &Kept, lane: &LaneId, kind: Kind, topic: TopicSeen, operators: &OperatorConfig) -> Result<Known> {
     let peeked = kept.store.peek(lane).await.map_err(data::store_error)?;
-    let others = kept.store.lanes().await.map_err(data::store_error)?;
-    let others = others.iter().filter(|(other, _)| other.topic == lane.topic && other.partition != lane.partition);
+    let read = kept.store.lanes().await.map_err(data::store_error)?;
+    let others = read.iter().filter(|(other, _)| other.topic == lane.topic && other.partition != lane.partition);
+    let n_partitions = others.filter_map(|(_, head)| Some(head.as_ref().ok()?.n_partitions)).max();
     let (head, pending) = peeked.map_or((None, Vec::new()), |peeked| (Some(peeked.head), peeked.pending));
     Ok(Known {
         lane: lane.clone(),
-        n_partitions_of_others: head.is_none().then(|| others.map(|(_, head)| head.n_partitions).max()).flatten(),
+        n_partitions_of_others: head.is_none().then_some(n_partitions).flatten(),
         head,
         pending,
         topic,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::error::ArrowError;
-use legwork_runtime::lane_settings;
+use legwork_runtime::{StoredLanes, lane_settings};
 use legwork_state::Head;
 use legwork_state::recovery::{Decision, Found, TableSeen, TopicSeen, decide};
 use legwork_types::{Kind, LaneId};
@@ -14,6 +14,7 @@ use legwork_types::{Kind, LaneId};
 use super::{kind_of, tables_seen};
 use crate::config::Config;
 use crate::data;
+use crate::delivery::Kept;
 use crate::output::{self, Format};
 
 /// A lane as the list shows it.
@@ -29,39 +30,48 @@ struct Row {
 
 pub(super) async fn run(config: &Config, format: Format) -> Result<()> {
     let kept = data::open_existing(config).await?;
-    let live = data::read_lanes(&kept).await?;
-    let transactions = data::transactions(&kept).await?;
-    let mut lanes: BTreeSet<LaneId> = live.iter().map(|lane| lane.lane.clone()).collect();
-    lanes.extend(transactions.iter().flat_map(|(_, known)| known.keys().cloned()));
-    let waiting = legwork_runtime::StoredLanes::new(live.clone(), Default::default(), 0).map(|lanes| lanes.n_rows());
-    let waiting = waiting.map_err(anyhow::Error::msg)?;
-    let heads: HashMap<LaneId, Head> = live.into_iter().map(|lane| (lane.lane, lane.head)).collect();
-    let operators = crate::topics::operators(config);
-    let rows: Vec<Row> = lanes
-        .into_iter()
-        .map(|lane| {
-            let (kind, head) = (kind_of(config, &lane.topic), heads.get(&lane).cloned());
-            let settings = kind.map(|kind| lane_settings(kind, &operators));
-            let seen = tables_seen(&transactions, &lane, kind);
-            let numbers = seen.iter().filter_map(|(table, seen)| match seen {
-                TableSeen::Through(through) => Some((table.clone(), *through)),
-                _ => None,
-            });
-            Row {
-                lake: numbers.collect(),
-                problem: problem(&lane, head.as_ref(), settings.as_deref(), &seen),
-                n_rows_waiting: head.as_ref().map(|_| waiting.get(&lane).copied().unwrap_or(0)),
-                kind,
-                head,
-                lane,
-            }
-        })
-        .collect();
-    let batch = batch(&rows)?;
+    let batch = batch(&rows(config, &kept).await?)?;
     let schema = batch.schema();
     output::print(format, schema, futures::stream::iter([Ok::<_, ArrowError>(batch)]), std::io::stdout())
         .await
         .map(drop)
+}
+
+async fn rows(config: &Config, kept: &Kept) -> Result<Vec<Row>> {
+    let read: HashMap<LaneId, Known> = data::read_lanes(kept).await?.into_iter().map(known).collect();
+    let transactions = data::transactions(kept).await?;
+    let mut lanes: BTreeSet<LaneId> = read.keys().cloned().collect();
+    lanes.extend(transactions.iter().flat_map(|(_, known)| known.keys().cloned()));
+    let operators = crate::topics::operators(config);
+    let row = |lane: LaneId| {
+        let kind = kind_of(config, &lane.topic);
+        let settings = kind.map(|kind| lane_settings(kind, &operators));
+        let seen = tables_seen(&transactions, &lane, kind);
+        let (known, unreadable) = match read.get(&lane).cloned().transpose() {
+            Ok(known) => (known, None),
+            Err(error) => (None, Some(error)),
+        };
+        let (head, n_rows_waiting) = known.unzip();
+        let problem = unreadable.or_else(|| problem(&lane, head.as_ref(), settings.as_deref(), &seen));
+        let numbers = seen.into_iter().filter_map(|(table, seen)| match seen {
+            TableSeen::Through(through) => Some((table, through)),
+            _ => None,
+        });
+        Row { lake: numbers.collect(), lane, kind, head, n_rows_waiting, problem }
+    };
+    Ok(lanes.into_iter().map(row).collect())
+}
+
+/// What the store has of a lane: its head and how many rows wait for the lake; or why it cannot be read.
+type Known = Result<(Head, usize), String>;
+
+fn known((lane, stored): data::ReadLane) -> (LaneId, Known) {
+    let known = stored.map_err(|error| error.to_string()).and_then(|stored| {
+        let head = stored.head.clone();
+        let n_rows = StoredLanes::new(vec![stored], Default::default(), 0)?.n_rows();
+        Ok((head, n_rows.into_values().sum()))
+    });
+    (lane, known)
 }
 
 /// Why a lane would not go on, as far as store and lake can tell: the topic is not asked. `settings`: those of the configuration, where they
@@ -123,8 +133,36 @@ fn batch(rows: &[Row]) -> Result<RecordBatch> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use legwork_state::{Checkpoint, StateStore};
+
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_damaged_lane_is_shown_with_the_way_out_and_the_others_as_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.store.url = format!("file://{}", folder.path().display());
+        let kept = Kept::open(&config).await.unwrap().unwrap();
+        for partition in 0..2 {
+            let owner = kept.store.claim(&LaneId::new("field.calls.v1", partition)).await.unwrap();
+            let head = Head { number: 7, ..Head::default() };
+            owner.lane.commit(Checkpoint { head, ..Checkpoint::default() }).await.unwrap();
+            owner.lane.release().await.unwrap();
+        }
+        for object in std::fs::read_dir(folder.path().join("lanes/field.calls.v1/1/compacted")).unwrap() {
+            std::fs::write(object.unwrap().path(), [0x55; 300]).unwrap();
+        }
+        let kept = Kept::open(&config).await.unwrap().unwrap();
+        let [well, damaged] = &rows(&config, &kept).await.unwrap()[..] else { panic!("two lanes") };
+        assert_eq!(well.head.as_ref().map(|head| head.number), Some(7));
+        let problem = damaged.problem.as_deref().unwrap_or_default();
+        assert!(
+            problem.contains("is damaged") && problem.contains("legwork lanes accept field.calls.v1/1"),
+            "{problem}"
+        );
+    }
 
     #[test]
     fn problems_are_those_that_recovery_halts_for() {

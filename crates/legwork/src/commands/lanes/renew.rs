@@ -23,9 +23,11 @@ const AT_ONCE: usize = 64;
 ///
 /// *Errors:* lanes that would count anew what their topics have no more.
 pub(crate) async fn accept_all(config: &Config, kept: &Kept) -> Result<usize> {
-    let heads = kept.store.lanes().await.map_err(data::store_error)?;
+    let read = kept.store.lanes().await.map_err(data::store_error)?;
     let of_kind = |lane: &LaneId| kind_of(config, &lane.topic).filter(|kind| !kind.is_reference());
-    let lanes: Vec<_> = heads.into_iter().filter_map(|(lane, head)| Some((of_kind(&lane)?, lane, head))).collect();
+    let lanes = read.into_iter().filter_map(|(lane, head)| Some((of_kind(&lane)?, lane, head)));
+    let lanes = lanes.map(|(kind, lane, head)| Ok((kind, lane, head.map_err(data::store_error)?)));
+    let lanes = lanes.collect::<Result<Vec<_>>>()?;
     if lanes.is_empty() {
         return Ok(0);
     }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 use legwork_query::{Engine, SqlEngine};
+use legwork_runtime::StoredLane;
 use legwork_types::{Kind, LaneId};
 
 use super::is_repairable;
@@ -59,8 +60,9 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    pub(super) async fn new(config: &Config, kept: &Kept) -> Result<Loader> {
-        let live = data::stored_lanes(kept, config).await?;
+    /// Over these lanes of the store.
+    pub(super) fn new(config: &Config, kept: &Kept, lanes: Vec<StoredLane>) -> Result<Loader> {
+        let live = data::live(lanes, config)?;
         let options = legwork_query::QueryOptions { sql_bytes_max: usize::MAX, ..unlimited(config, None, None)? };
         Ok(Loader { engine: SqlEngine::with_history(live, kept.tables.clone(), options)? })
     }

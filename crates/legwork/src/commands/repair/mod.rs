@@ -15,9 +15,10 @@ use arrow::datatypes::{DataType, Field, Schema};
 use indicatif::ProgressBar;
 use legwork_lake::{LANE, LaneCommit, LaneOutcome};
 use legwork_runtime::lane_settings;
-use legwork_state::{Head, StateStore};
+use legwork_state::Head;
 use legwork_types::time::DAY_US;
 use legwork_types::{Kind, LaneId, Table};
+use tracing::warn;
 
 use self::compare::{Difference, Zone, compare, versions};
 use self::load::{Loader, Touched};
@@ -140,6 +141,8 @@ struct Repair<'a> {
     config: &'a Config,
     kept: &'a Kept,
     heads: BTreeMap<LaneId, Head>,
+    /// Lanes of which it is not known what they hold.
+    unreadable: BTreeSet<LaneId>,
     loader: Loader,
     revisions: Revisions,
     /// Hears how many keys of a lane are done.
@@ -158,15 +161,31 @@ impl<'a> Repair<'a> {
         kept: &'a Kept,
         tell: &'a (dyn Fn(&Touched, usize) + Sync),
     ) -> Result<Repair<'a>> {
-        let heads = kept.store.lanes().await.map_err(data::store_error)?.into_iter().collect();
+        let (mut lanes, mut unreadable) = (Vec::new(), BTreeSet::new());
+        for (lane, stored) in data::read_lanes(kept).await? {
+            match stored {
+                Ok(stored) => lanes.push(stored),
+                Err(error) => {
+                    warn!(%lane, %error, "its rows are left as they are: the lane cannot be read");
+                    unreadable.insert(lane);
+                }
+            }
+        }
+        let heads = lanes.iter().map(|stored| (stored.lane.clone(), stored.head.clone())).collect();
         let revisions = Revisions::read(kept).await?;
-        let loader = Loader::new(config, kept).await?;
-        Ok(Repair { config, kept, heads, loader, revisions, tell, summary: Summary::default(), found: BTreeMap::new() })
+        let loader = Loader::new(config, kept, lanes)?;
+        let (summary, found) = (Summary::default(), BTreeMap::new());
+        Ok(Repair { config, kept, heads, unreadable, loader, revisions, tell, summary, found })
     }
 
     /// Computes keys of a lane.
     async fn lane(&mut self, touched: &Touched) -> Result<Settled> {
         self.summary.n_late += touched.n_late();
+        if self.unreadable.contains(&touched.lane) {
+            self.summary.n_keys += touched.keys.len();
+            self.summary.n_keys_held += touched.keys.len();
+            return Ok(Settled::new());
+        }
         if !is_repairable(touched.kind) {
             self.summary.n_late_left += touched.n_late();
             return Ok(Settled::new());
