@@ -311,6 +311,8 @@ async fn plan(
             settings.calendars = Arc::new(loaded);
         }
     }
+    // Functions over rows see the settings as they are at this moment.
+    state.mark_start_execution();
     let plan = match source {
         Source::Statement(statement) => state.statement_to_plan(statement).await?,
         Source::Plan(plan) => plan,

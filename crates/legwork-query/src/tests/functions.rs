@@ -100,6 +100,8 @@ async fn business_time_knows_calendars_and_zones() {
     assert_eq!(table_of(session.as_ref(), &week("")).await, "40.0");
     assert_eq!(table_of(session.as_ref(), &week(", 'Asia/Tokyo'")).await, "40.0");
     assert_eq!(table_of(session.as_ref(), &week(", 'shop'")).await, "14.0");
+    let of_rows = "SELECT business_seconds(t, '2026-03-09T00:00:00Z', 'shop') / 3600 FROM (VALUES ('2026-03-02T00:00:00Z'::timestamptz)) AS s(t)";
+    assert_eq!(table_of(session.as_ref(), of_rows).await, "14.0");
     let holiday = "SELECT business_seconds('2026-03-09T00:00:00Z', '2026-03-10T00:00:00Z', 'shop')";
     assert_eq!(table_of(session.as_ref(), holiday).await, "0.0");
     assert_eq!(
