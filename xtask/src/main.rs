@@ -18,5 +18,7 @@ fn main() -> Result<()> {
 
 /// The workspace's root folder.
 fn root() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_path_buf()
+    // Cargo says it again when it runs this: work trees that share a target folder may share the program.
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    std::path::Path::new(&own).parent().expect("xtask lies in the workspace").to_path_buf()
 }
