@@ -4,6 +4,7 @@ use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use pgwire::api::Type;
 use pgwire::error::PgWireResult;
 
+use super::arrays::array_items;
 use super::error::{error, unsupported};
 
 /// Microseconds from 1970 to 2000, PostgreSQL's epoch.
@@ -125,7 +126,10 @@ pub(crate) fn decode_text(bytes: &[u8], data_type: &DataType) -> PgWireResult<Sc
     let text = std::str::from_utf8(bytes).map_err(|_| error("22021", "a parameter is not UTF-8"))?;
     match data_type {
         DataType::Binary => decode_bytes(text).map(Scalar::Bytes),
-        DataType::List(_) => decode_array_text(text).map(Scalar::List),
+        DataType::List(_) => {
+            let item = |item: Option<String>| item.map_or(Scalar::Null, Scalar::Text);
+            Ok(Scalar::List(array_items(text)?.into_iter().map(item).collect()))
+        }
         _ => Ok(Scalar::Text(text.to_owned())),
     }
 }
@@ -167,34 +171,6 @@ fn decode_hex(hex: &str) -> PgWireResult<Vec<u8>> {
         Some(digits) if digits.len() % 2 == 0 => Ok(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()),
         _ => Err(error("22P02", "bytes in text format are \\x and pairs of hexadecimal digits")),
     }
-}
-
-/// `{a,"b c",NULL}`, one dimension.
-fn decode_array_text(text: &str) -> PgWireResult<Vec<Scalar>> {
-    let invalid = || error("22P02", "an array in text format is {a,b,...} of one dimension");
-    let inner = text.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or_else(invalid)?;
-    let mut items = Vec::new();
-    let (mut item, mut is_quoted, mut in_quotes) = (String::new(), false, false);
-    let mut push = |item: &mut String, is_quoted: &mut bool| {
-        let text = std::mem::take(item);
-        let is_null = !*is_quoted && text.trim().eq_ignore_ascii_case("null");
-        items.push(if is_null { Scalar::Null } else { Scalar::Text(text) });
-        *is_quoted = false;
-    };
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => item.push(chars.next().ok_or_else(invalid)?),
-            '"' => (in_quotes, is_quoted) = (!in_quotes, true),
-            ',' if !in_quotes => push(&mut item, &mut is_quoted),
-            '{' | '}' if !in_quotes => return Err(invalid()),
-            _ => item.push(c),
-        }
-    }
-    if !inner.trim().is_empty() {
-        push(&mut item, &mut is_quoted);
-    }
-    Ok(items)
 }
 
 /// Binary format. *Errors:* 22P03 for a wrong length, 0A000 for a type that is not supported.
@@ -342,13 +318,14 @@ mod tests {
 
     #[test]
     fn arrays_in_text() {
+        let list = |bytes: &[u8]| decode_text(bytes, &DataType::new_list(DataType::Utf8, true));
         let text = |value: &str| Scalar::Text(value.to_owned());
-        assert_eq!(decode_array_text("{}").unwrap(), []);
+        assert_eq!(list(b"{}").unwrap(), Scalar::List(Vec::new()));
         assert_eq!(
-            decode_array_text("{1,NULL,\"NULL\",\"a,\\\"b\"}").unwrap(),
-            [text("1"), Scalar::Null, text("NULL"), text("a,\"b")]
+            list(b"{1,NULL,\"NULL\",\"a,\\\"b\"}").unwrap(),
+            Scalar::List(vec![text("1"), Scalar::Null, text("NULL"), text("a,\"b")])
         );
-        assert!(decode_array_text("{{1},{2}}").is_err() && decode_array_text("1,2").is_err());
+        assert!(list(b"{{1},{2}}").is_err() && list(b"1,2").is_err());
     }
 
     #[test]
