@@ -196,7 +196,7 @@ fn serve(
         let stopped = stopped.clone();
         let limits = PostgresLimits {
             sql_bytes_max: config.query.sql_bytes_max.bytes(),
-            message_max: config.query.timeout.duration().saturating_add(READING_MAX),
+            statement_max: config.query.timeout.duration().saturating_add(READING_MAX),
             ..PostgresLimits::default()
         };
         tasks.spawn(async move {

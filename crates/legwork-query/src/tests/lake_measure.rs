@@ -10,13 +10,12 @@ use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch, StringArray, 
 use legwork_types::Table;
 
 use super::fake::Fake;
-use super::lake_model::{DAY_0, DayTable, MemoryLake, Version, fresh, lake_schema, rows};
+use super::lake_model::{BATCH_ROWS, DAY_0, DayTable, MemoryLake, Version, fresh, lake_schema, rows};
 use super::options;
 use super::sql::table_of;
 use crate::{Engine, LakeDay, QueryOptions, SqlEngine};
 
 const TABLE: Table = Table::DeviceMovement;
-const BATCH_ROWS: usize = 8_192;
 
 /// `n_days` days of windows of devices; `n_copies` of each row, the second a version newer. Days share what they can.
 fn lake(n_days: i32, n_devices: usize, n_windows: usize, n_copies: usize, is_resolved: bool) -> MemoryLake {

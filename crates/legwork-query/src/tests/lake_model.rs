@@ -24,6 +24,7 @@ use crate::{History, HistoryError, LakeDay, PinnedTable};
 /// 2026-02-26.
 pub(super) const DAY_0: i32 = 20_510;
 const DAY_US: i64 = 86_400_000_000;
+pub(super) const BATCH_ROWS: usize = 8_192;
 
 /// A version of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +143,7 @@ pub(super) struct MemoryLake {
 }
 
 impl MemoryLake {
-    /// Adds a table with a batch a day; `resolved`: days of which the versions are the newest alone.
+    /// Adds a table with days of batches as a file's reader gives them; `resolved`: days of which the versions are the newest alone.
     pub(super) fn table(
         mut self,
         table: Table,
@@ -157,9 +158,10 @@ impl MemoryLake {
         let (mut batches, mut days) = (Vec::new(), BTreeMap::new());
         for (day, written) in by_day {
             let is_resolved = resolved.contains(&day);
-            let batch = rows(table, &lake_schema(table), &written);
-            days.insert(DAY_0 + day, LakeDay { n_rows: batch.num_rows() as u64, is_resolved });
-            batches.push((DAY_0 + day, batch));
+            days.insert(DAY_0 + day, LakeDay { n_rows: written.len() as u64, is_resolved });
+            // Slices of one batch would each count as all of it wherever a query holds them.
+            let read = written.chunks(BATCH_ROWS).map(|written| rows(table, &lake_schema(table), written));
+            batches.extend(read.map(|batch| (DAY_0 + day, batch)));
         }
         let through = HashMap::new();
         let days = if knows_days { days } else { BTreeMap::new() };

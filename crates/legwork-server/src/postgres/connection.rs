@@ -28,6 +28,7 @@ use super::catalog::Catalog;
 use super::error::fatal;
 use super::frames::Framing;
 use super::handler::Backend;
+use super::rows;
 use super::statement::{Prepared, SqlParser};
 
 type Socket = Framed<Framing<TcpStream>, PgWireMessageServerCodec<Arc<Prepared>>>;
@@ -160,7 +161,7 @@ async fn start(shared: &Shared, socket: &mut Socket, startup: &Startup) -> PgWir
     let registration = shared.registry.register(pid, secret, canceller.clone());
     let session = shared.engine.session();
     shared.catalog.install(session.context(), pid)?;
-    let backend = Arc::new(Backend::new(session, shared.parser.clone(), canceller));
+    let backend = Arc::new(Backend::new(session, shared.parser.clone(), canceller, shared.limits.statement_max));
     finish_authentication(socket, &server_parameters()).await?;
     Ok((backend, registration))
 }
@@ -195,19 +196,23 @@ async fn converse(
             Some(Err(error)) => return farewell(socket, fatal("08P01", error.to_string())).await,
         };
         let is_extended = message.is_extended_query();
+        // The statements of a simple query are bounded one by one.
+        let message_max = match message {
+            PgWireFrontendMessage::Query(_) => Duration::MAX,
+            _ => shared.limits.statement_max,
+        };
         let (authenticator, copy_in, cancel) = (nobody.clone(), nobody.clone(), nobody.clone());
         let work = process_message(message, socket, authenticator, backend.clone(), backend.clone(), copy_in, cancel);
         let outcome = tokio::select! {
             biased;
             () = ended(shutdown) => None,
-            outcome = tokio::time::timeout(shared.limits.message_max, Box::pin(work)) => Some(outcome),
+            outcome = rows::in_time(message_max, work) => Some(outcome),
         };
         match outcome {
             None => return farewell(socket, shutting_down()).await,
-            Some(Err(_)) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not read its answer")),
-            Some(Ok(Ok(()))) => {}
-            Some(Ok(Err(PgWireError::IoError(error)))) => return Err(error),
-            Some(Ok(Err(error))) => {
+            Some(Ok(())) => {}
+            Some(Err(PgWireError::IoError(error))) => return Err(error),
+            Some(Err(error)) => {
                 let sent =
                     tokio::time::timeout(shared.limits.handshake_max, process_error(socket, error, is_extended)).await;
                 sent.map_err(io::Error::other)??;

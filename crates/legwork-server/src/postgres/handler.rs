@@ -41,8 +41,6 @@ use super::statement::{Prepared, SqlParser, Work};
 const NAMES_MAX: usize = 1_000;
 /// Portals of one connection at once: each holds its parameters.
 const PORTALS_MAX: usize = 100;
-/// A portal that is read in parts and was left.
-const PORTAL_MAX: Duration = Duration::from_secs(60);
 
 /// One connection's answers.
 #[derive(Debug)]
@@ -54,12 +52,19 @@ pub(crate) struct Backend {
     /// pgwire's store cannot list its statements.
     names: Mutex<HashSet<String>>,
     portals: Mutex<HashSet<String>>,
+    /// To answer one statement and have its answer read.
+    statement_max: Duration,
     /// What the client said of its parameters comes with each statement.
     statement_parser: Arc<StatementParser>,
 }
 
 impl Backend {
-    pub(crate) fn new(session: Arc<dyn Session>, parser: Arc<SqlParser>, canceller: Canceller) -> Backend {
+    pub(crate) fn new(
+        session: Arc<dyn Session>,
+        parser: Arc<SqlParser>,
+        canceller: Canceller,
+        statement_max: Duration,
+    ) -> Backend {
         let statement_parser = Arc::new(StatementParser { session: session.clone(), parser: parser.clone() });
         Backend {
             session,
@@ -68,6 +73,7 @@ impl Backend {
             settings: Mutex::default(),
             names: Mutex::default(),
             portals: Mutex::default(),
+            statement_max,
             statement_parser,
         }
     }
@@ -262,7 +268,7 @@ impl SimpleQueryHandler for Backend {
             client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
         }
         for work in &statements {
-            self.answer(client, work).await?;
+            rows::in_time(self.statement_max, self.answer(client, work)).await?;
         }
         client.set_state(PgWireConnectionState::ReadyForQuery);
         let status = client.transaction_status();
@@ -418,7 +424,7 @@ impl ExtendedQueryHandler for Backend {
                         Some(mut response) => {
                             if rows_max > 0 {
                                 let rows = std::mem::replace(&mut response.data_rows, stream::empty().boxed());
-                                response.data_rows = rows::expiring(rows, PORTAL_MAX);
+                                response.data_rows = rows::expiring(rows, self.statement_max);
                             }
                             PortalExecutionState::Suspended(response)
                         }

@@ -44,9 +44,9 @@ pub struct PostgresLimits {
     pub sql_bytes_max: usize,
     /// From accepting to the end of the startup; then the connection is dropped.
     pub handshake_max: Duration,
-    /// Of one message, its whole answer included: beyond it the client is taken to have stalled and the connection is dropped. Must exceed
-    /// the engine's own deadline, which ends a query with an error that the client can read.
-    pub message_max: Duration,
+    /// Of one statement, its whole answer included, and of a portal that is read in parts: beyond it the client is taken to have stalled and
+    /// the connection is dropped. Must exceed the engine's own deadline, which ends a query with an error that the client can read.
+    pub statement_max: Duration,
 }
 
 impl Default for PostgresLimits {
@@ -55,7 +55,7 @@ impl Default for PostgresLimits {
             connections_max: 100,
             sql_bytes_max: 256 * 1024,
             handshake_max: Duration::from_secs(10),
-            message_max: Duration::from_secs(60),
+            statement_max: Duration::from_secs(60),
         }
     }
 }

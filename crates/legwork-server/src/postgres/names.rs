@@ -1,20 +1,28 @@
-//! Columns that stand in a projection beside a wildcard that gives them again: PostgreSQL calls both alike, the engine refuses that.
+//! Columns that PostgreSQL calls alike, or lets be alike: the engine refuses two of one name. It gets names of its own for them, the client the
+//! names that it expects.
 
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::sql::sqlparser::ast::{CopySource, Expr, Ident, Query, Select, SelectItem, SetExpr, Statement};
+use datafusion::sql::sqlparser::ast::{
+    CopySource, Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement, Value, ValueWithSpan,
+    Visit, Visitor,
+};
 
-/// What the engine calls such a column: this and its name. It is datafusion-pg-catalog's as well.
+/// What the engine calls a column beside a wildcard: this and its name. It is datafusion-pg-catalog's.
 const PREFIX: &str = "__alias_";
+/// Names of other columns for the engine begin so, then come where it stands, `_`, and its name.
+const AT: &str = "__column_";
+/// PostgreSQL's name for a column that nothing names.
+const NAMELESS: &str = "?column?";
 
-/// Gives the columns another name for the engine, where only the client sees it.
+/// Gives columns another name for the engine, where only the client sees it: those that stand beside a wildcard which may give them again, those
+/// that are there already, and those whose parameters may make them so.
 pub(super) fn tell_apart(statement: &mut Statement) {
-    if let Some(query) = outermost(statement)
-        && let SetExpr::Select(select) = query.body.as_mut()
-        && select.projection.iter().any(is_wildcard)
-    {
-        rename(select);
+    if let Some(query) = outermost(statement) {
+        in_branches(&mut query.body);
     }
 }
 
@@ -26,33 +34,126 @@ fn outermost(statement: &mut Statement) -> Option<&mut Query> {
     }
 }
 
-fn is_wildcard(item: &SelectItem) -> bool {
-    matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+/// Each branch of a set operation is a projection of its own.
+fn in_branches(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => rename(select),
+        SetExpr::Query(query) => in_branches(&mut query.body),
+        SetExpr::SetOperation { left, right, .. } => {
+            in_branches(left);
+            in_branches(right);
+        }
+        _ => {}
+    }
 }
 
 fn rename(select: &mut Select) {
-    for item in &mut select.projection {
-        let SelectItem::UnnamedExpr(expr) = item else { continue };
-        let name = match expr {
-            Expr::Identifier(name) => name,
-            Expr::CompoundIdentifier(path) if !path.is_empty() => &path[path.len() - 1],
+    let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let beside_wildcard = select.projection.iter().any(is_wildcard);
+    let mut before = Before::default();
+    for (at, item) in select.projection.iter_mut().enumerate() {
+        let (expr, name) = match item {
+            SelectItem::UnnamedExpr(expr) => match column(expr) {
+                Some(name) if beside_wildcard => (expr, format!("{PREFIX}{name}")),
+                column => {
+                    let is_again = before.has(expr, column.as_deref());
+                    if !is_again && (column.is_some() || at == 0 || !has_parameter(expr)) {
+                        continue;
+                    }
+                    let name = shown_name(expr);
+                    (expr, format!("{AT}{at}_{name}"))
+                }
+            },
+            SelectItem::ExprWithAlias { expr, alias } => {
+                let name = unquoted(alias);
+                if !before.has_alias(&name) {
+                    continue;
+                }
+                (expr, format!("{AT}{at}_{name}"))
+            }
             _ => continue,
         };
-        let name = match name.quote_style {
-            Some(_) => name.value.clone(),
-            None => name.value.to_lowercase(),
-        };
-        let alias = Ident::with_quote('"', format!("{PREFIX}{name}"));
-        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', name) };
     }
+}
+
+/// What stands before a column in its projection.
+#[derive(Debug, Default)]
+struct Before {
+    /// Without regard to case: too many columns get a name rather than too few.
+    texts: HashSet<String>,
+    columns: HashSet<String>,
+    aliases: HashSet<String>,
+}
+
+impl Before {
+    /// Whether the engine would call a column without alias as one before it. It is before the next ones.
+    fn has(&mut self, expr: &Expr, column: Option<&str>) -> bool {
+        let is_again = !self.texts.insert(expr.to_string().to_lowercase())
+            || column.is_some_and(|name| self.aliases.contains(name));
+        self.columns.extend(column.map(str::to_owned));
+        is_again
+    }
+
+    /// The same for an alias.
+    fn has_alias(&mut self, name: &str) -> bool {
+        !self.aliases.insert(name.to_owned()) || self.columns.contains(name)
+    }
+}
+
+/// Name of the column that an expression is.
+fn column(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Identifier(name) => Some(unquoted(name)),
+        Expr::CompoundIdentifier(path) => path.last().map(unquoted),
+        _ => None,
+    }
+}
+
+fn unquoted(name: &Ident) -> String {
+    match name.quote_style {
+        Some(_) => name.value.clone(),
+        None => name.value.to_lowercase(),
+    }
+}
+
+/// What PostgreSQL calls an expression.
+fn shown_name(expr: &Expr) -> String {
+    match expr {
+        Expr::Nested(expr) | Expr::Cast { expr, .. } => shown_name(expr),
+        Expr::Function(function) => match function.name.0.last() {
+            Some(ObjectNamePart::Identifier(name)) => unquoted(name),
+            _ => NAMELESS.to_owned(),
+        },
+        expr => column(expr).unwrap_or_else(|| NAMELESS.to_owned()),
+    }
+}
+
+fn has_parameter(expr: &Expr) -> bool {
+    struct Parameter;
+    impl Visitor for Parameter {
+        type Break = ();
+
+        fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<()> {
+            match value.value {
+                Value::Placeholder(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Parameter).is_break()
 }
 
 /// The columns with the names that the client knows.
 pub(super) fn shown(schema: SchemaRef) -> SchemaRef {
-    if !schema.fields().iter().any(|field| field.name().starts_with(PREFIX)) {
+    let renamed = |name: &str| -> Option<String> {
+        let at = name.strip_prefix(AT).and_then(|rest| rest.split_once('_')).map(|(_, name)| name);
+        name.strip_prefix(PREFIX).or(at).map(str::to_owned)
+    };
+    if !schema.fields().iter().any(|field| renamed(field.name()).is_some()) {
         return schema;
     }
-    let fields = schema.fields().iter().map(|field| match field.name().strip_prefix(PREFIX) {
+    let fields = schema.fields().iter().map(|field| match renamed(field.name()) {
         Some(name) => Arc::new(field.as_ref().clone().with_name(name)),
         None => field.clone(),
     });

@@ -1,5 +1,6 @@
 //! Rows of the engine as rows of the wire: types, encoding, deadline and cancellation.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -272,6 +273,12 @@ impl Iterator for BatchRows {
         self.row_idx += 1;
         Some(row)
     }
+}
+
+/// Ends work that takes longer, and with it the connection. *Errors:* that of the work, or that the client did not read.
+pub(crate) async fn in_time<T>(limit: Duration, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<T> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client did not read its answer");
+    tokio::time::timeout(limit, Box::pin(work)).await.map_err(late)?
 }
 
 /// Rows whose query is given up when they are not asked for in time: a portal that a client forgot must not hold one of the engine's

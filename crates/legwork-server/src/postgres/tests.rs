@@ -263,6 +263,11 @@ async fn statements_mean_what_they_say() {
         ("SELECT - -id, 5 - -id, - (-id) + 1 FROM samples WHERE id = 2", "2|7|3\n"),
         (r"SELECT N'it''s', U&'\0061''b', $$'$$", "it's|a'b|'\n"),
         ("SELECT id, s.name, * FROM sample_names s WHERE id = 1", "1|Ada|1|Ada\n"),
+        ("SELECT 1, 1, 'a', 'A', 'a'", "1|1|a|A|a\n"),
+        ("SELECT id, ID, count(*), COUNT(*) FROM samples WHERE id < 2 GROUP BY id ORDER BY id", "1|1|1|1\n"),
+        ("SELECT id AS x, name AS x, n.id, n.name AS id FROM sample_names n WHERE id = 1", "1|Ada|1|Ada\n"),
+        ("SELECT s.id, n.id FROM samples s JOIN sample_names n ON s.id = n.id AND s.id = 1", "1|1\n"),
+        ("(SELECT 1, 1) UNION ALL SELECT 2, 2 ORDER BY 1", "1|1\n2|2\n"),
         ("BEGIN; ABORT", "BEGIN\nROLLBACK\n"),
         (r#"SELECT relname FROM pg_class WHERE relname = ANY('{"samples","a,b"}')"#, "samples\n"),
     ] {
@@ -270,6 +275,10 @@ async fn statements_mean_what_they_say() {
     }
     let (shown, _, _) = server.run(&["-A", "-c", "SELECT \"day\", ID, s.* FROM samples s LIMIT 0"]).await;
     assert!(shown.starts_with("day|id|id|name|"), "{shown}");
+    let again = "SELECT id AS x, name AS x, n.ID, n.id, lower(name), Lower(name) FROM sample_names n LIMIT 0";
+    let (shown, _, _) = server.run(&["-A", "-c", again]).await;
+    assert!(shown.starts_with("x|x|id|id|lower("), "{shown}");
+    assert_eq!(shown.lines().next().unwrap().split('|').next_back(), Some("lower"), "{shown}");
     for (sql, sqlstate) in [
         // 42000 is the fake engine's own code for all that it cannot do.
         ("SELECT (SELECT id FROM samples)", "42000"),
@@ -331,7 +340,7 @@ async fn extended(server: &Server, sql: &str, values: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parameters_may_stand_anywhere() {
     let server = Server::default().await;
-    let table: [(&str, &[&str], &str); 10] = [
+    let table: [(&str, &[&str], &str); 12] = [
         (
             "SELECT (SELECT count(*) FROM samples t WHERE t.id = s.id AND t.id < $1) FROM samples s ORDER BY id",
             &["3"],
@@ -346,6 +355,8 @@ async fn parameters_may_stand_anywhere() {
         ("SELECT id FROM samples WHERE id = ANY(ARRAY[$1, $2]) ORDER BY id", &["1", "3"], "1\n3\n"),
         ("SELECT - -id, id, * FROM sample_names WHERE id = - -$1::bigint", &["1"], "1|1|1|Ada\n"),
         ("SELECT relname FROM pg_class WHERE relname = ANY($1)", &["{samples}"], "samples\n"),
+        ("SELECT $1, $2, $1", &["a", "a"], "a|a|a\n"),
+        ("SELECT id = $1, id = $2 FROM samples WHERE id = 1", &["1", "1"], "t|t\n"),
     ];
     for (sql, values, rows) in table {
         assert_eq!(extended(&server, sql, values).await, rows, "{sql}");
@@ -528,7 +539,7 @@ async fn a_full_server_says_so_and_has_room_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_is_dropped() {
     let limits =
-        PostgresLimits { message_max: Duration::from_millis(500), connections_max: 1, ..PostgresLimits::default() };
+        PostgresLimits { statement_max: Duration::from_millis(500), connections_max: 1, ..PostgresLimits::default() };
     let server = Server::start(FakeEngine::default(), limits).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let query = b"SELECT repeat('x', 1000) FROM generate_series(1, 10000000)\0";
