@@ -22,6 +22,7 @@ const FILES: &[&str] = &[
     include_str!("../views/rep_movement.sql"),
     include_str!("../views/rep_positions.sql"),
     include_str!("../views/device_coverage.sql"),
+    include_str!("../views/rep_device_movement.sql"),
     include_str!("../views/rep_activity.sql"),
     include_str!("../views/rep_activity_daily.sql"),
     include_str!("../views/rep_activity_weekly.sql"),

@@ -1,29 +1,7 @@
 -- name: rep_activity
 -- doc: What a rep did in a window, summed over all sources. distance_m is of the device with the highest priority that has pings in the window, without priorities of the one with the most pings; the others' is in distance_m_other_devices. n_inbound and n_outbound are of calls.
 -- key: rep_id, window_start
--- Only where several devices of a rep have pings in a window is there anything to rank: mostly nowhere.
-WITH contested AS (
-    SELECT rep_id, window_start FROM rep_movement WHERE rep_id IS NOT NULL GROUP BY rep_id, window_start HAVING count(*) > 1
-),
-ranked AS (
-    SELECT m.device_id, m.rep_id, m.window_start,
-           row_number() OVER (
-               PARTITION BY m.rep_id, m.window_start
-               ORDER BY m.device_priority DESC NULLS LAST, m.n_pings DESC, m.device_id
-           ) AS place
-    FROM rep_movement m
-    JOIN contested c ON c.rep_id = m.rep_id AND c.window_start = m.window_start
-),
-others AS (
-    SELECT device_id, rep_id, window_start FROM ranked WHERE place > 1
-),
-devices AS (
-    SELECT m.*, o.device_id IS NULL AS is_main
-    FROM rep_movement m
-    LEFT JOIN others o ON o.device_id = m.device_id AND o.rep_id = m.rep_id AND o.window_start = m.window_start
-    WHERE m.rep_id IS NOT NULL
-),
-parts AS (
+WITH parts AS (
     SELECT rep_id, window_start, window_end, n_pings, 1 AS n_devices,
            CASE WHEN is_main THEN raw_m ELSE 0.0 END AS raw_m,
            CASE WHEN is_main THEN distance_m ELSE 0.0 END AS distance_m,
@@ -36,7 +14,7 @@ parts AS (
            0 AS n_sent, 0 AS n_received, 0 AS n_opened, 0 AS n_clicked, 0 AS n_bounced, 0 AS n_replied,
            0 AS n_messages, 0 AS n_messages_inbound, 0 AS n_messages_outbound,
            0 AS n_scheduled, 0 AS n_held, 0 AS n_no_show, 0 AS n_canceled, 0 AS n_due, 0 AS n_completed
-    FROM devices
+    FROM rep_device_movement
     UNION ALL
     SELECT rep_id, window_start, window_end, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
            n_calls, n_connected, n_inbound, n_outbound, talk_s, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0

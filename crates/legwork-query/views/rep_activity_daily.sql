@@ -17,7 +17,7 @@ SELECT a.rep_id,
        sum(a.n_messages_outbound) AS n_messages_outbound, sum(a.n_scheduled) AS n_scheduled, sum(a.n_held) AS n_held,
        sum(a.n_no_show) AS n_no_show, sum(a.n_canceled) AS n_canceled, sum(a.n_due) AS n_due,
        sum(a.n_completed) AS n_completed
-FROM rep_activity a
-LEFT JOIN rep_teams t
+FROM rep_teams t
+RIGHT JOIN rep_activity a
   ON t.rep_id = a.rep_id AND t.span_start <= a.window_start AND a.window_start < t.span_end
 GROUP BY a.rep_id, local_date(a.window_start, t.time_zone)

@@ -7,6 +7,7 @@ SELECT m.device_id,
        m.window_start, m.window_end, m.n_pings, m.raw_m, m.distance_m, m.gap_m, m.moving_s, m.stationary_s, m.gap_s,
        m.speed_mps_max, m.first_fix_time, m.last_fix_time, m.n_filtered_accuracy, m.n_filtered_speed, m.n_filtered_mock,
        m.odometer_m, m.is_open, m.revision
-FROM device_movement m
-LEFT JOIN device_reps a
+-- What is held while the many rows pass stands on the left.
+FROM device_reps a
+RIGHT JOIN device_movement m
   ON a.device_id = m.device_id AND a.span_start <= m.window_start AND m.window_start < a.span_end

@@ -36,8 +36,8 @@ fn windows(table: &str, within: &str) -> String {
     format!(
         "WITH windows AS (
             SELECT a.*, coalesce(t.team_id, 'none') AS team
-            FROM {table} a
-            LEFT JOIN rep_teams t ON t.rep_id = a.rep_id AND t.span_start <= a.window_start AND a.window_start < t.span_end
+            FROM rep_teams t
+            RIGHT JOIN {table} a ON t.rep_id = a.rep_id AND t.span_start <= a.window_start AND a.window_start < t.span_end
             WHERE {within} AND a.window_start <= legwork_now()
         )"
     )
@@ -123,7 +123,8 @@ fn activity(by_rep: bool) -> Vec<Metric> {
         gauge(
             "legwork_distance_meters",
             "Distance travelled in the period, filtered.",
-            "rep_activity",
+            // Not rep_activity: its rows of a day may be too many to be grouped again and again.
+            "(SELECT rep_id, window_start, distance_m FROM rep_device_movement WHERE is_main)",
             vec![sum("", "distance_m")],
         ),
         gauge("legwork_calls", "Calls in the period.", "rep_calls", calls.to_vec()),

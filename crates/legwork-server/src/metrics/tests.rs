@@ -30,6 +30,11 @@ pub(crate) const VIEWS: &[(&str, &str)] = &[
          FROM (VALUES ('r1', 10, 1200.5), ('r2', 5, 300.0), ('r3', 1, 10.0)) v",
     ),
     (
+        "rep_device_movement",
+        "SELECT rep_id, window_start, distance_m, true AS is_main FROM rep_activity
+         UNION ALL SELECT 'r1', legwork_now(), 7.0, false",
+    ),
+    (
         "rep_movement",
         "SELECT rep_id, window_start, window_end FROM rep_activity
          UNION ALL SELECT 'since yesterday', legwork_now() - INTERVAL '22 hours', legwork_now() + INTERVAL '1 minute'
