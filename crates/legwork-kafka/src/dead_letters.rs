@@ -15,6 +15,8 @@ use crate::config::KafkaConfig;
 use crate::error::{ErrorKind, KafkaError};
 use crate::producer::{Producer, ProducerConfig, SendError};
 
+/// Nobody waits for a dead letter but a checkpoint, which sends what lingers: few large requests cost the brokers less.
+const LINGER: Duration = Duration::from_millis(200);
 /// Bytes of dead letters on their way.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// How long [`DeadLetters::send`] waits for room.
@@ -109,6 +111,7 @@ impl DeadLetters {
             queue_bytes_max: QUEUE_BYTES_MAX.max(2 * config.message_bytes_max),
             // A message is rejected for being too large, too.
             message_bytes_max: 16 * config.message_bytes_max.max(1 << 20),
+            linger: LINGER,
             ..ProducerConfig::like(config)
         };
         Ok(DeadLetters {

@@ -23,6 +23,9 @@ use tokio::sync::watch;
 
 use business::Metric;
 
+/// A start has better to do than to count what its lanes have not taken up yet.
+const FIRST_AFTER: Duration = Duration::from_secs(5);
+
 /// How business metrics are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricsOptions {
@@ -65,9 +68,10 @@ impl BusinessMetrics {
         BusinessMetrics { session: engine.session(), options, metrics, last }
     }
 
-    /// Evaluates every `every` until `shutdown` becomes true or its sender is gone.
+    /// Evaluates every `every`, for the first time 5 s after the start at the latest, until `shutdown` becomes true or its sender is gone.
     pub async fn run(&self, mut shutdown: watch::Receiver<bool>) {
         let rounds = async {
+            tokio::time::sleep(self.options.every.min(FIRST_AFTER)).await;
             loop {
                 let began = Instant::now();
                 self.evaluate().await;

@@ -223,7 +223,7 @@ mod tests {
             ("SELECT name OPERATOR(pg_catalog.~) 'a' FROM reps", "SELECT name ~ 'a' FROM reps"),
             (
                 "SELECT \"offset\", Event_Time, g.lat, 1, * FROM gps_pings AS g",
-                "SELECT \"offset\" AS \"__alias_offset\", Event_Time AS \"__alias_event_time\", g.lat AS \"__alias_lat\", 1, * FROM gps_pings AS g",
+                "SELECT \"offset\" AS \"__column_0_offset\", Event_Time AS \"__column_1_event_time\", g.lat AS \"__column_2_lat\", 1, * FROM gps_pings AS g",
             ),
             (
                 "SELECT 1 FROM pg_class WHERE relkind = ANY('{r,\"v\"}')",

@@ -11,10 +11,10 @@ use datafusion::sql::sqlparser::ast::{
     Visit, Visitor,
 };
 
-/// What the engine calls a column beside a wildcard: this and its name. It is datafusion-pg-catalog's.
-const PREFIX: &str = "__alias_";
-/// Names of other columns for the engine begin so, then come where it stands, `_`, and its name.
+/// The engine's name of a column that was renamed: this, where the column stands, `_`, and its name.
 const AT: &str = "__column_";
+/// The same for questions about the catalog, which datafusion-pg-catalog rewrites: this, and the name.
+const OF_CATALOG: &str = "__alias_";
 /// PostgreSQL's name for a column that nothing names.
 const NAMELESS: &str = "?column?";
 
@@ -53,27 +53,28 @@ fn rename(select: &mut Select) {
     let mut before = Before::default();
     for (at, item) in select.projection.iter_mut().enumerate() {
         let (expr, name) = match item {
-            SelectItem::UnnamedExpr(expr) => match column(expr) {
-                Some(name) if beside_wildcard => (expr, format!("{PREFIX}{name}")),
-                column => {
-                    let is_again = before.has(expr, column.as_deref());
-                    if !is_again && (column.is_some() || at == 0 || !has_parameter(expr)) {
-                        continue;
-                    }
-                    let name = shown_name(expr);
-                    (expr, format!("{AT}{at}_{name}"))
+            SelectItem::UnnamedExpr(expr) => {
+                let column = column(expr);
+                let may_be_again = match column {
+                    Some(_) => beside_wildcard,
+                    None => at > 0 && has_parameter(expr),
+                };
+                if !before.has(expr, column.as_deref()) && !may_be_again {
+                    continue;
                 }
-            },
+                (&*expr, shown_name(expr))
+            }
             SelectItem::ExprWithAlias { expr, alias } => {
                 let name = unquoted(alias);
                 if !before.has_alias(&name) {
                     continue;
                 }
-                (expr, format!("{AT}{at}_{name}"))
+                (&*expr, name)
             }
             _ => continue,
         };
-        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', name) };
+        let alias = Ident::with_quote('"', format!("{AT}{at}_{name}"));
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
     }
 }
 
@@ -148,7 +149,7 @@ fn has_parameter(expr: &Expr) -> bool {
 pub(super) fn shown(schema: SchemaRef) -> SchemaRef {
     let renamed = |name: &str| -> Option<String> {
         let at = name.strip_prefix(AT).and_then(|rest| rest.split_once('_')).map(|(_, name)| name);
-        name.strip_prefix(PREFIX).or(at).map(str::to_owned)
+        name.strip_prefix(OF_CATALOG).or(at).map(str::to_owned)
     };
     if !schema.fields().iter().any(|field| renamed(field.name()).is_some()) {
         return schema;

@@ -263,6 +263,7 @@ async fn statements_mean_what_they_say() {
         ("SELECT - -id, 5 - -id, - (-id) + 1 FROM samples WHERE id = 2", "2|7|3\n"),
         (r"SELECT N'it''s', U&'\0061''b', $$'$$", "it's|a'b|'\n"),
         ("SELECT id, s.name, * FROM sample_names s WHERE id = 1", "1|Ada|1|Ada\n"),
+        ("SELECT id, ID, * FROM sample_names WHERE id = 1", "1|1|1|Ada\n"),
         ("SELECT 1, 1, 'a', 'A', 'a'", "1|1|a|A|a\n"),
         ("SELECT id, ID, count(*), COUNT(*) FROM samples WHERE id < 2 GROUP BY id ORDER BY id", "1|1|1|1\n"),
         ("SELECT id AS x, name AS x, n.id, n.name AS id FROM sample_names n WHERE id = 1", "1|Ada|1|Ada\n"),
