@@ -351,3 +351,17 @@ async fn memory_is_bounded_while_versions_are_resolved() {
     assert_eq!((error.kind, error.sqlstate), (ErrorKind::Limit, "53200"), "{error}");
     assert_eq!(table_of(with(&several, 256 << 20).session().as_ref(), sql).await, "200000,200000.0,source-4");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_counts_for_a_rep_is_found_without_holding_all_movement() {
+    let versions: Vec<Version> = (0..300_000).map(|key| version(0, key, 1, 4)).collect();
+    let history = Arc::new(MemoryLake::default().table(Table::DeviceMovement, &versions, &[0], true));
+    let options = QueryOptions { memory_bytes_max: 40 << 20, ..options() };
+    let engine = SqlEngine::with_history(Arc::new(Fake::default()), history, options).unwrap();
+    let sql = "SELECT count(*), sum(raw_m), sum(distance_m), sum(gap_m), sum(moving_s), sum(stationary_s), sum(gap_s),
+                      sum(speed_mps_max), sum(odometer_m), max(first_fix_time), max(last_fix_time)
+               FROM rep_device_movement WHERE is_main";
+    // Of a third of the rows nobody knows the rep.
+    let found = table_of(engine.session().as_ref(), sql).await;
+    assert!(found.starts_with("200000,200000.0,200000.0,"), "{found}");
+}
