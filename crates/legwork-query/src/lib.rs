@@ -22,6 +22,7 @@ mod lake;
 mod notices;
 mod options;
 mod pin;
+mod pushdown;
 mod reads;
 mod scan;
 mod session;

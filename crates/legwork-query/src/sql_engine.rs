@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::error;
 use crate::executor::YieldingJoins;
 use crate::lake::LocalDays;
+use crate::pushdown::physical_optimizer_rules;
 use crate::session::SqlSession;
 use crate::settings::LegworkSettings;
 use crate::{Engine, History, QueryError, QueryOptions, Session, TableInfo, functions, views};
@@ -132,6 +133,7 @@ fn base_state(
         .with_optimizer_rules(optimizer_rules())
         .with_table_factories(Default::default())
         .with_file_formats(Vec::new())
+        .with_physical_optimizer_rules(physical_optimizer_rules())
         .with_physical_optimizer_rule(Arc::new(YieldingJoins))
         .build();
     functions::register(&mut state, clock, live, history, options)?;

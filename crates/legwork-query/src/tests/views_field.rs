@@ -62,6 +62,45 @@ async fn a_device_belongs_to_the_rep_who_carried_it_then() {
     assert_eq!(table_of(engine.session().as_ref(), spans).await, "d1,ann,false\nd2,ann,false\nd2,bob,true");
 }
 
+/// Whatever of a filter goes down to the tables of a view, and to which: it chooses among the view's rows.
+#[tokio::test]
+async fn filters_choose_among_the_rows_of_views() {
+    let fake = field().lane(
+        "rep_calls",
+        json!([{"rep_id": "ann", "window_start": "2026-02-28T10:00:00Z", "window_end": "2026-02-28T10:05:00Z", "n_calls": 1}]),
+    );
+    let engine = engine(fake);
+    let session = engine.session();
+    let atoms = [
+        "rep_id > 'ann'",
+        "rep_id IS NOT NULL",
+        "window_start > '2026-03-01'",
+        "n_pings >= 5",
+        "distance_m < 100",
+        "n_pings > 0",
+    ];
+    let views = ["rep_movement", "rep_device_movement", "rep_activity"];
+    let mut n_rows = 0;
+    for view in views {
+        for (idx, one) in atoms.iter().enumerate() {
+            for other in &atoms[idx..] {
+                let of = |rows: &str| {
+                    format!("SELECT * FROM {rows} WHERE {one} AND {other} ORDER BY rep_id, window_start, n_pings")
+                };
+                let found = table_of(session.as_ref(), &of(view)).await;
+                let held = format!("(SELECT * FROM {view} LIMIT 1000)");
+                assert_eq!(found, table_of(session.as_ref(), &of(&held)).await, "{view}: {one} AND {other}");
+                n_rows += found.lines().count();
+            }
+        }
+    }
+    assert!(n_rows > 100, "{n_rows}");
+    // Of two columns of one name each stays itself.
+    let sql = "SELECT count(*) FROM (SELECT m.rep_id AS r, a.rep_id AS s, m.device_id FROM device_movement m LEFT JOIN device_reps a ON a.device_id = m.device_id)
+               WHERE coalesce(r, s) IS NOT NULL AND device_id > 'a'";
+    assert_eq!(table_of(session.as_ref(), sql).await, "7");
+}
+
 #[tokio::test]
 async fn activity_sums_sources_and_takes_one_device() {
     let call = |n: i64| {
