@@ -21,6 +21,7 @@ use datafusion::physical_expr_common::datum::apply;
 
 use crate::functions::bounded::{self, Bounded};
 use crate::held::TooLarge;
+use crate::meaning;
 
 /// Most bytes that a type may take for each of its values, whatever they are, and a constant beside rows: 512 MiB in a batch of 8192.
 const TYPE_BYTES_MAX: u64 = 64 << 10;
@@ -120,6 +121,11 @@ pub(crate) fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
                 refuse_wide(&cast.get_type(schema)?)?;
                 return Ok(Transformed::no(cast));
             }
+            let call = match meaning::rewritten(&call, schema)? {
+                Some(Expr::ScalarFunction(call)) => call,
+                Some(expr) => return Ok(Transformed::yes(expr)),
+                None => call,
+            };
             Ok(match Bounded::of(&call.func) {
                 Some(function) => {
                     let call = ScalarFunction::new_udf(Arc::new(function), call.args);

@@ -19,6 +19,7 @@ mod executor;
 mod functions;
 mod held;
 mod lake;
+mod meaning;
 mod notices;
 mod options;
 mod pin;

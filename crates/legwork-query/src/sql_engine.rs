@@ -166,6 +166,8 @@ fn config(options: &QueryOptions) -> SessionConfig {
         config = config.with_target_partitions(n_partitions);
     }
     let settings = config.options_mut();
+    // What PostgreSQL calls timestamptz has a zone, as the columns have.
+    settings.execution.time_zone = Some("UTC".to_owned());
     settings.sql_parser.dialect = Dialect::PostgreSQL;
     // Text columns are Utf8: a cast to text should be no other type.
     settings.sql_parser.map_string_types_to_utf8view = false;

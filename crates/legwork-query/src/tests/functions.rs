@@ -89,6 +89,27 @@ async fn local_days_follow_the_zone() {
     }
 }
 
+/// What PostgreSQL 15 answers.
+#[tokio::test]
+async fn parts_of_spans_and_formats_are_postgresqls() {
+    let engine = engine(Fake::default());
+    let session = engine.session();
+    let parts = "SELECT extract(day from s), extract(hour from s), extract(minute from s), extract(second from s), extract(epoch from s)
+                 FROM (SELECT timestamptz '2026-03-16 00:15:27.25Z' - timestamptz '2026-03-05 00:00:00Z' AS s) x";
+    assert_eq!(table_of(session.as_ref(), parts).await, "11,0,15,27,951327.25");
+    for (sql, expected) in [
+        ("to_char(timestamptz '2026-03-05 14:07:09.25Z', 'YYYY-MM-DD HH24:MI:SS.MS')", "2026-03-05 14:07:09.250"),
+        ("to_char(date '2026-03-05', 'FMDD. Mon YY')", "5. Mar 26"),
+        ("to_char(date '2026-03-05', '%Y/%j')", "2026/064"),
+        ("extract(epoch from timestamptz '2026-03-05 00:00:00.5Z')", "1772668800.5"),
+        ("arrow_typeof(now()) = arrow_typeof(timestamptz '2026-03-05 00:00:00Z')", "true"),
+    ] {
+        assert_eq!(table_of(session.as_ref(), &format!("SELECT {sql}")).await, expected, "{sql}");
+    }
+    let refused = rows_of(session.as_ref(), "SELECT to_char(now(), 'DD MONTH')").await.unwrap_err();
+    assert!(refused.to_string().contains("strftime"), "{refused}");
+}
+
 #[tokio::test]
 async fn business_time_knows_calendars_and_zones() {
     let shop = json!([{"calendar_id": "shop", "time_zone": "Europe/Berlin", "working_hours": ["mon 10:00-20:00", "sat 10:00-14:00"],

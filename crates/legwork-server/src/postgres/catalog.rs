@@ -156,6 +156,7 @@ fn functions(catalog: &str, schema: &str, pid: i32) -> Vec<ScalarUDF> {
         constant("version", ScalarValue::from(settings::VERSION)),
         constant("current_schema", ScalarValue::from(schema)),
         constant("pg_backend_pid", ScalarValue::from(pid)),
+        constant("pg_my_temp_schema", ScalarValue::from(0_i32)),
         constant("pg_is_in_recovery", ScalarValue::from(false)),
         constant("pg_advisory_unlock_all", ScalarValue::from("")),
         constant("inet_server_port", ScalarValue::Int32(None)),

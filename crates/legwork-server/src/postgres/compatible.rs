@@ -226,6 +226,10 @@ mod tests {
                 "SELECT \"offset\" AS \"__column_0_offset\", Event_Time AS \"__column_1_event_time\", g.lat AS \"__column_2_lat\", 1, * FROM gps_pings AS g",
             ),
             (
+                "SELECT id::text, id, sum(id::bigint), sum(id)",
+                "SELECT id::TEXT, id AS \"__column_1_id\", sum(id::BIGINT), sum(id) AS \"__column_3_sum\"",
+            ),
+            (
                 "SELECT 1 FROM pg_class WHERE relkind = ANY('{r,\"v\"}')",
                 "SELECT 1 FROM pg_catalog.pg_class WHERE (relkind IN ('r', 'v'))",
             ),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
     CopySource, Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Statement, Value, ValueWithSpan,
-    Visit, Visitor,
+    Visit, VisitMut, Visitor, VisitorMut,
 };
 
 /// The engine's name of a column that was renamed: this, where the column stands, `_`, and its name.
@@ -90,7 +90,7 @@ struct Before {
 impl Before {
     /// Whether the engine would call a column without alias as one before it. It is before the next ones.
     fn has(&mut self, expr: &Expr, column: Option<&str>) -> bool {
-        let is_again = !self.texts.insert(expr.to_string().to_lowercase())
+        let is_again = !self.texts.insert(without_casts(expr).to_string().to_lowercase())
             || column.is_some_and(|name| self.aliases.contains(name));
         self.columns.extend(column.map(str::to_owned));
         is_again
@@ -128,6 +128,27 @@ fn shown_name(expr: &Expr) -> String {
         },
         expr => column(expr).unwrap_or_else(|| NAMELESS.to_owned()),
     }
+}
+
+/// The engine's names of columns leave casts out.
+fn without_casts(expr: &Expr) -> Expr {
+    struct Casts;
+    impl VisitorMut for Casts {
+        type Break = ();
+
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Cast { expr: inner, .. } | Expr::AtTimeZone { timestamp: inner, .. } | Expr::Nested(inner) =
+                expr
+            {
+                *expr = std::mem::replace(inner, Expr::value(Value::Null));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut expr = expr.clone();
+    // It breaks nowhere.
+    let _ = VisitMut::visit(&mut expr, &mut Casts);
+    expr
 }
 
 fn has_parameter(expr: &Expr) -> bool {

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
+use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::{
@@ -292,6 +292,8 @@ fn parameter(said: Option<Type>, inferred: Option<DataType>) -> PgWireResult<Par
             Type::DATE => Some(DataType::Date32),
             Type::TIMESTAMPTZ => Some(timestamp(Some("UTC"))),
             Type::TIMESTAMP => Some(timestamp(None)),
+            Type::INTERVAL => Some(DataType::Interval(IntervalUnit::MonthDayNano)),
+            Type::TIME => Some(DataType::Time64(TimeUnit::Nanosecond)),
             Type::INT2_ARRAY | Type::INT4_ARRAY | Type::INT8_ARRAY => Some(list(DataType::Int64)),
             Type::FLOAT4_ARRAY | Type::FLOAT8_ARRAY => Some(list(DataType::Float64)),
             Type::TEXT_ARRAY | Type::VARCHAR_ARRAY => Some(list(DataType::Utf8)),

@@ -4,10 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Decimal128Type, Field, Float64Type, Schema, SchemaRef};
+use arrow::datatypes::{
+    DataType, Decimal128Type, Field, Float64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+};
 use arrow::error::ArrowError;
+use chrono::{DateTime, Offset, TimeZone};
 use datafusion_postgres::arrow_pg::datatypes::arrow_schema_to_pg_fields;
 use datafusion_postgres::arrow_pg::encoder::encode_value;
 use futures::StreamExt;
@@ -145,8 +149,9 @@ fn wire_type(data_type: &DataType) -> Option<DataType> {
     Some(match data_type {
         DataType::Int8 | DataType::UInt8 => DataType::Int16,
         DataType::UInt16 => DataType::Int32,
-        DataType::UInt32 => DataType::Int64,
-        DataType::UInt64 => DataType::Decimal128(20, 0),
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        // PostgreSQL's AT TIME ZONE: the time that a clock shows there.
+        DataType::Timestamp(_, Some(zone)) if !is_utc(zone) => DataType::Timestamp(TimeUnit::Microsecond, None),
         DataType::Float16 => DataType::Float32,
         DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
             DataType::Decimal128(*precision, *scale)
@@ -163,10 +168,32 @@ fn wire_type(data_type: &DataType) -> Option<DataType> {
     })
 }
 
+fn is_utc(zone: &str) -> bool {
+    matches!(zone, "UTC" | "utc" | "Z" | "+00:00" | "Etc/UTC")
+}
+
+/// A column in the type of the wire.
+fn as_wire_type(column: &ArrayRef, wire: &DataType) -> Result<ArrayRef, ArrowError> {
+    match (column.data_type(), wire) {
+        (of, wire) if of == wire => Ok(column.clone()),
+        (DataType::Timestamp(_, Some(zone)), DataType::Timestamp(TimeUnit::Microsecond, None)) => {
+            let zone: Tz = zone.parse()?;
+            let utc = cast(column, wire)?;
+            let local = |us: i64| {
+                let utc = DateTime::from_timestamp_micros(us)?.naive_utc();
+                let offset_s = zone.offset_from_utc_datetime(&utc).fix().local_minus_utc();
+                us.checked_add(i64::from(offset_s) * 1_000_000)
+            };
+            let times = utc.as_primitive::<TimestampMicrosecondType>();
+            Ok(Arc::new(times.unary_opt::<_, TimestampMicrosecondType>(local)))
+        }
+        (_, wire) => cast(column, wire),
+    }
+}
+
 fn to_wire(batch: &RecordBatch, schema: &SchemaRef) -> PgWireResult<RecordBatch> {
-    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
-        if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) }
-    });
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| as_wire_type(column, field.data_type()));
     let columns = columns.collect::<Result<Vec<_>, _>>().map_err(|cause| error("22003", cause.to_string()))?;
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     // Nullability of expressions is sometimes told wrongly; the wire does not care.

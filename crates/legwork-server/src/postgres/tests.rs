@@ -265,10 +265,16 @@ async fn statements_mean_what_they_say() {
         ("SELECT id, s.name, * FROM sample_names s WHERE id = 1", "1|Ada|1|Ada\n"),
         ("SELECT id, ID, * FROM sample_names WHERE id = 1", "1|1|1|Ada\n"),
         ("SELECT 1, 1, 'a', 'A', 'a'", "1|1|a|A|a\n"),
+        ("SELECT id::text, id, (id)::float8::text FROM samples WHERE id = 1", "1|1|1.0\n"),
         ("SELECT id, ID, count(*), COUNT(*) FROM samples WHERE id < 2 GROUP BY id ORDER BY id", "1|1|1|1\n"),
         ("SELECT id AS x, name AS x, n.id, n.name AS id FROM sample_names n WHERE id = 1", "1|Ada|1|Ada\n"),
         ("SELECT s.id, n.id FROM samples s JOIN sample_names n ON s.id = n.id AND s.id = 1", "1|1\n"),
         ("(SELECT 1, 1) UNION ALL SELECT 2, 2 ORDER BY 1", "1|1\n2|2\n"),
+        (
+            "SELECT at AT TIME ZONE 'Asia/Kolkata', at AT TIME ZONE 'UTC' FROM samples WHERE id = 1",
+            "2026-05-29 01:56:40.123456|2026-05-28 20:26:40.123456+00\n",
+        ),
+        ("SELECT row_number() OVER (ORDER BY id) + 1 FROM samples ORDER BY 1 LIMIT 1", "2\n"),
         ("BEGIN; ABORT", "BEGIN\nROLLBACK\n"),
         (r#"SELECT relname FROM pg_class WHERE relname = ANY('{"samples","a,b"}')"#, "samples\n"),
     ] {

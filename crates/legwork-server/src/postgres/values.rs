@@ -173,6 +173,23 @@ fn decode_hex(hex: &str) -> PgWireResult<Vec<u8>> {
     }
 }
 
+/// *Shape:* microseconds (8 bytes), days (4), months (4).
+fn decode_interval(bytes: &[u8]) -> Option<String> {
+    let (us, rest) = bytes.split_first_chunk()?;
+    let (days, rest) = rest.split_first_chunk()?;
+    let months = i32::from_be_bytes(rest.try_into().ok()?);
+    let (us, days) = (i64::from_be_bytes(*us), i32::from_be_bytes(*days));
+    Some(format!("{months} months {days} days {us} microseconds"))
+}
+
+/// *Shape:* microseconds since midnight.
+fn decode_time(bytes: &[u8]) -> Option<String> {
+    let us = u64::from_be_bytes(bytes.try_into().ok()?);
+    let seconds = us / 1_000_000;
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    (hour < 24).then(|| format!("{hour:02}:{minute:02}:{second:02}.{:06}", us % 1_000_000))
+}
+
 /// Binary format. *Errors:* 22P03 for a wrong length, 0A000 for a type that is not supported.
 pub(crate) fn decode_binary(pg_type: &Type, bytes: &[u8]) -> PgWireResult<Scalar> {
     let invalid = || error("22P03", format!("incorrect binary data in a parameter of type {pg_type}"));
@@ -196,6 +213,8 @@ pub(crate) fn decode_binary(pg_type: &Type, bytes: &[u8]) -> PgWireResult<Scalar
         Type::TIMESTAMPTZ | Type::TIMESTAMP => Scalar::Time(wide()?.checked_add(EPOCH_US).ok_or_else(invalid)?),
         Type::DATE => Scalar::Date(narrow()?.checked_add(EPOCH_DAYS).ok_or_else(invalid)?),
         Type::NUMERIC => Scalar::Text(decode_numeric(bytes).ok_or_else(invalid)?),
+        Type::INTERVAL => Scalar::Text(decode_interval(bytes).ok_or_else(invalid)?),
+        Type::TIME => Scalar::Text(decode_time(bytes).ok_or_else(invalid)?),
         Type::UUID => Scalar::Text(decode_uuid(bytes).ok_or_else(invalid)?),
         Type::BOOL_ARRAY
         | Type::INT2_ARRAY

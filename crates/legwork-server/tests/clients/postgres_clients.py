@@ -77,6 +77,10 @@ def parameters(url):
         at = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         found = connection.execute("SELECT t = ANY(%s) FROM (SELECT arrow_cast('2026-01-02T03:04:05Z', 'Timestamp(Microsecond, Some(\"UTC\"))') AS t)", ([at],)).fetchone()
         equal(found, (True,), "ANY of times")
+        for hours in (4, -30):
+            found = connection.execute("SELECT arrow_cast('2026-01-02T03:04:05Z', 'Timestamp(Microsecond, Some(\"UTC\"))') + %s", (dt.timedelta(hours=hours),)).fetchone()
+            equal(found, (at + dt.timedelta(hours=hours),), "a span")
+        equal(connection.execute("SELECT %s > time '03:00:00'", (dt.time(4, 5, 6, 7),)).fetchone(), (True,), "a time of day")
         equal(connection.execute("SELECT '\\xff00'::bytea").fetchone(), (b"\xff\x00",), "bytes")
         equal(psycopg.ClientCursor(connection).execute("SELECT %s", (b"\xff\\",)).fetchone(), (b"\xff\\",), "bytes in the statement")
         equal(connection.execute("SELECT %s::text", (None,)).fetchone(), (None,), "null")
