@@ -90,7 +90,7 @@ struct Before {
 impl Before {
     /// Whether the engine would call a column without alias as one before it. It is before the next ones.
     fn has(&mut self, expr: &Expr, column: Option<&str>) -> bool {
-        let is_again = !self.texts.insert(without_casts(expr).to_string().to_lowercase())
+        let is_again = !self.texts.insert(as_named(expr).to_string().to_lowercase())
             || column.is_some_and(|name| self.aliases.contains(name));
         self.columns.extend(column.map(str::to_owned));
         is_again
@@ -130,24 +130,26 @@ fn shown_name(expr: &Expr) -> String {
     }
 }
 
-/// The engine's names of columns leave casts out.
-fn without_casts(expr: &Expr) -> Expr {
-    struct Casts;
-    impl VisitorMut for Casts {
+/// An expression with what the engine's names of columns have: they leave casts out, and call all subqueries alike.
+fn as_named(expr: &Expr) -> Expr {
+    struct Unnamed;
+    impl VisitorMut for Unnamed {
         type Break = ();
 
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-            if let Expr::Cast { expr: inner, .. } | Expr::AtTimeZone { timestamp: inner, .. } | Expr::Nested(inner) =
-                expr
-            {
-                *expr = std::mem::replace(inner, Expr::value(Value::Null));
+            match expr {
+                Expr::Cast { expr: inner, .. } | Expr::AtTimeZone { timestamp: inner, .. } | Expr::Nested(inner) => {
+                    *expr = std::mem::replace(inner, Expr::value(Value::Null));
+                }
+                Expr::Subquery(_) => *expr = Expr::value(Value::Null),
+                _ => {}
             }
             ControlFlow::Continue(())
         }
     }
     let mut expr = expr.clone();
     // It breaks nowhere.
-    let _ = VisitMut::visit(&mut expr, &mut Casts);
+    let _ = VisitMut::visit(&mut expr, &mut Unnamed);
     expr
 }
 

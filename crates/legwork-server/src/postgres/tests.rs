@@ -265,6 +265,7 @@ async fn statements_mean_what_they_say() {
         ("SELECT id, s.name, * FROM sample_names s WHERE id = 1", "1|Ada|1|Ada\n"),
         ("SELECT id, ID, * FROM sample_names WHERE id = 1", "1|1|1|Ada\n"),
         ("SELECT 1, 1, 'a', 'A', 'a'", "1|1|a|A|a\n"),
+        ("SELECT (SELECT min(id) FROM samples), (SELECT max(id) FROM samples)", "1|3\n"),
         ("SELECT id::text, id, (id)::float8::text FROM samples WHERE id = 1", "1|1|1.0\n"),
         ("SELECT id, ID, count(*), COUNT(*) FROM samples WHERE id < 2 GROUP BY id ORDER BY id", "1|1|1|1\n"),
         ("SELECT id AS x, name AS x, n.id, n.name AS id FROM sample_names n WHERE id = 1", "1|Ada|1|Ada\n"),
