@@ -112,8 +112,13 @@ pub(crate) fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>
     expr.transform_up(|expr| match expr {
         Expr::BinaryExpr(binary) => checked_operator(binary, schema),
         Expr::Cast(_) | Expr::TryCast(_) => {
-            refuse_wide(&expr.get_type(schema)?)?;
-            Ok(Transformed::no(expr))
+            let data_type = expr.get_type(schema)?;
+            refuse_wide(&data_type)?;
+            let mut expr = expr;
+            match meaning::fill_seconds(&mut expr, &data_type) {
+                true => Ok(Transformed::yes(expr)),
+                false => Ok(Transformed::no(expr)),
+            }
         }
         Expr::ScalarFunction(call) => {
             if CASTS.contains(&call.func.name()) {

@@ -1,16 +1,19 @@
-//! Calls that PostgreSQL understands otherwise than DataFusion does, rewritten to what PostgreSQL answers: formats of `to_char`, and parts of
-//! the difference of two times, of which DataFusion drops what is less than a second and sums up days as hours, hours as minutes.
-//! Source: PostgreSQL's manual, "Data Type Formatting Functions" and "EXTRACT, date_part".
+//! Calls that PostgreSQL understands otherwise than DataFusion does, rewritten to what PostgreSQL answers: formats of `to_char`, times to the
+//! minute, and parts of the difference of two times, of which DataFusion drops what is less than a second and sums up days as hours, hours as
+//! minutes. Source: PostgreSQL's manual, "Data Type Formatting Functions" and "EXTRACT, date_part".
 
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Expr, ExprSchemable, cast, lit};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, TryCast, cast, lit};
 
 const SECOND_US: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * SECOND_US;
 const HOUR_US: i64 = 60 * MINUTE_US;
 const DAY_US: i64 = 24 * HOUR_US;
+
+/// A time to the minute: `0` for any digit.
+const MINUTES: &str = "0000-00-00 00:00";
 
 /// What stands for a call; none when DataFusion's meaning is PostgreSQL's. *Errors:* `Plan` for formats that are not known.
 pub(crate) fn rewritten(call: &ScalarFunction, schema: &DFSchema) -> Result<Option<Expr>> {
@@ -28,6 +31,27 @@ pub(crate) fn rewritten(call: &ScalarFunction, schema: &DFSchema) -> Result<Opti
         },
         _ => Ok(None),
     }
+}
+
+/// Gives the text that is cast to a time its seconds where it ends with minutes, which DataFusion refuses. *Returns* whether it did.
+pub(crate) fn fill_seconds(cast: &mut Expr, data_type: &DataType) -> bool {
+    let (Expr::Cast(Cast { expr: text, .. }) | Expr::TryCast(TryCast { expr: text, .. })) = cast else { return false };
+    let (Expr::Literal(text, _), DataType::Timestamp(..)) = (text.as_mut(), data_type) else { return false };
+    let (ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text))) = text
+    else {
+        return false;
+    };
+    let is_like = |(byte, pattern): (u8, u8)| match pattern {
+        b'0' => byte.is_ascii_digit(),
+        b' ' => byte == b' ' || byte == b'T',
+        pattern => byte == pattern,
+    };
+    let has_minutes = text.len() >= MINUTES.len() && text.bytes().zip(MINUTES.bytes()).all(is_like);
+    let ends = text.as_bytes().get(MINUTES.len()).is_none_or(|byte| b"+-Z ".contains(byte));
+    if has_minutes && ends {
+        text.insert_str(MINUTES.len(), ":00");
+    }
+    has_minutes && ends
 }
 
 /// A part of a span of days, hours, minutes and seconds: `Float64` for the whole of it in seconds, else `Int32`.

@@ -102,6 +102,9 @@ async fn parts_of_spans_and_formats_are_postgresqls() {
         ("to_char(date '2026-03-05', 'FMDD. Mon YY')", "5. Mar 26"),
         ("to_char(date '2026-03-05', '%Y/%j')", "2026/064"),
         ("extract(epoch from timestamptz '2026-03-05 00:00:00.5Z')", "1772668800.5"),
+        ("extract(epoch from timestamp '2026-03-05 00:01')", "1772668860.0"),
+        ("extract(epoch from '2026-03-05T00:01+01'::timestamptz)", "1772665260.0"),
+        ("now() > '2026-03-05 00:01' AND now() > '2026-03-05' AND now() > '2026-03-05 00:01:02.5Z'", "true"),
         ("arrow_typeof(now()) = arrow_typeof(timestamptz '2026-03-05 00:00:00Z')", "true"),
     ] {
         assert_eq!(table_of(session.as_ref(), &format!("SELECT {sql}")).await, expected, "{sql}");

@@ -23,6 +23,14 @@ use super::error::error;
 use super::print::engine_text;
 use super::{arrays, names};
 
+/// How the ADBC driver asks for the constraints of a table ($2) of a schema ($1), by arrays that the catalog's columns are not, and the same
+/// without them: there are none.
+const CONSTRAINTS: (&str, &str) = (
+    "WITH fk_unnest AS (",
+    "SELECT conname, contype, CAST(NULL AS TEXT[]) AS colnames, CAST(NULL AS TEXT) AS fschema, CAST(NULL AS TEXT) AS ftable, \
+     CAST(NULL AS TEXT[]) AS fcolnames FROM pg_catalog.pg_constraint WHERE conname = $1::text AND conname = $2::text AND false",
+);
+
 /// How pgjdbc asks whether a type is an array, and the same where functions are their names.
 const ARRAY_IN: (&str, &str) = ("'pg_catalog.array_in'::regproc", "'array_in'");
 
@@ -64,7 +72,10 @@ impl Compatible {
         let printed = arrays::rewrite(&mut statement)?.then(|| engine_text(&mut statement));
         let mut statement = self.rules.iter().fold(statement, |statement, rule| rule.rewrite(statement));
         if is_of_catalog(&statement) {
-            let text = printed.unwrap_or_else(|| text.replace(ARRAY_IN.0, ARRAY_IN.1));
+            let text = match text.trim_start().starts_with(CONSTRAINTS.0) {
+                true => CONSTRAINTS.1.to_owned(),
+                false => printed.unwrap_or_else(|| text.replace(ARRAY_IN.0, ARRAY_IN.1)),
+            };
             check_nesting(&text)?;
             let answerable = self.questions.parse(&text).map_err(|cause| syntax(&cause))?;
             statement = answerable.into_iter().next().ok_or_else(|| error("42601", "the statement is empty"))?;

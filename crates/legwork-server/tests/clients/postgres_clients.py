@@ -167,6 +167,8 @@ def arrow(url):
             equal(cursor.fetchone(), (42,), "ADBC parameter")
         names = connection.adbc_get_table_types()
         assert "table" in names, names
+        for depth in ("catalogs", "db_schemas", "tables", "all"):
+            assert connection.adbc_get_objects(depth=depth).read_all().num_rows, depth
 
 
 def samples(url):
