@@ -159,13 +159,18 @@ fn wire_type(data_type: &DataType) -> Option<DataType> {
         DataType::Decimal256(_, scale) => DataType::Decimal128(38, *scale),
         DataType::Dictionary(_, value) => wire_type(value).unwrap_or_else(|| value.as_ref().clone()),
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
-            if wire_type(item.data_type()).is_some() || !matches!(data_type, DataType::List(_)) =>
+            if wire_item(item).is_some() || !matches!(data_type, DataType::List(_)) =>
         {
-            let item_type = wire_type(item.data_type()).unwrap_or_else(|| item.data_type().clone());
+            let item_type = wire_item(item).unwrap_or_else(|| item.data_type().clone());
             DataType::List(Arc::new(Field::new_list_field(item_type, true)))
         }
         _ => return None,
     })
+}
+
+/// The same for the items of a list, of which a cast does all; times in zones stay instants.
+fn wire_item(item: &Field) -> Option<DataType> {
+    wire_type(item.data_type()).filter(|data_type| !matches!(data_type, DataType::Timestamp(..)))
 }
 
 fn is_utc(zone: &str) -> bool {
