@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::{cast, filter_record_batch, max, min};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use bytes::Bytes;
 use chrono::{NaiveDate, TimeDelta};
@@ -107,18 +107,53 @@ pub(crate) fn by_day(table: &LakeTable, rows: &RecordBatch) -> Result<Vec<(i32, 
     if column.null_count() > 0 {
         return Err(LakeError::rows(table.name(), format!("{} is null", table.day_column())));
     }
+    let (Some(first), Some(last)) = (min(column).map(day_of), max(column).map(day_of)) else { return Ok(Vec::new()) };
+    if first == last {
+        return Ok(vec![(first, rows.clone())]);
+    }
     let days: Vec<i32> = column.values().iter().map(|us| day_of(*us)).collect();
     let mut distinct = days.clone();
     distinct.sort_unstable();
     distinct.dedup();
-    if let [day] = distinct[..] {
-        return Ok(vec![(day, rows.clone())]);
-    }
     let part = |day: i32| {
         let mask = days.iter().map(|of| Some(*of == day)).collect();
         filter_record_batch(rows, &mask).map(|rows| (day, rows)).map_err(|error| LakeError::rows(table.name(), error))
     };
     distinct.into_iter().map(part).collect()
+}
+
+/// What is spared in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sparing {
+    /// Work: it is written while events wait, and is soon merged with others.
+    Work,
+    /// Bytes: it is there for years.
+    Bytes,
+}
+
+impl Sparing {
+    fn compression(self) -> Compression {
+        match self {
+            Sparing::Work => Compression::SNAPPY,
+            Sparing::Bytes => Compression::ZSTD(ZstdLevel::default()),
+        }
+    }
+
+    /// Whether a column is compressed. Encoded, numbers would lose little more.
+    fn compresses(self, field: &Field) -> bool {
+        self == Sparing::Bytes || !field.data_type().is_primitive() || field.name() == "partition"
+    }
+
+    /// In the place of a dictionary, where looking each value up costs more than all the rest of writing.
+    fn encoding(self, field: &Field) -> Option<Encoding> {
+        match (self, field.data_type(), field.name().as_str()) {
+            // The same in all rows of a lane, mostly.
+            (Sparing::Work, _, "source" | "topic" | "partition") | (_, DataType::Float64, _) => Some(Encoding::PLAIN),
+            (_, DataType::Timestamp(..) | DataType::Int64, _) => Some(Encoding::DELTA_BINARY_PACKED),
+            (_, DataType::Utf8, "event_id") => Some(Encoding::DELTA_BYTE_ARRAY),
+            _ => None,
+        }
+    }
 }
 
 /// How a table's files are written.
@@ -131,34 +166,33 @@ pub(crate) struct FileFormat {
 }
 
 impl FileFormat {
-    /// `schema`: the columns of the table as it is, those that this binary does not know left out.
+    /// Of lanes' rows. `found`: the columns of the table as it is; those that this binary does not know are left out.
     pub(crate) fn new(table: &LakeTable, found: &Schema) -> FileFormat {
         let fields = found.fields().iter().filter(|field| table.file_schema().index_of(field.name()).is_ok());
-        FileFormat::with_schema(table, Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())))
+        FileFormat::with_schema(table, Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())), Sparing::Work)
     }
 
-    /// Of every column that the table has, those included that only a newer binary knows: compaction loses none.
+    /// Of merged files, with every column that the table has, those included that only a newer binary knows: compaction loses none.
     pub(crate) fn whole(table: &LakeTable, found: &Schema) -> FileFormat {
         let fields = found.fields().iter().filter(|field| field.name() != DAY);
-        FileFormat::with_schema(table, Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())))
+        FileFormat::with_schema(table, Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())), Sparing::Bytes)
     }
 
-    fn with_schema(table: &LakeTable, schema: SchemaRef) -> FileFormat {
+    fn with_schema(table: &LakeTable, schema: SchemaRef, sparing: Sparing) -> FileFormat {
         let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_compression(sparing.compression())
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_data_page_row_count_limit(ROW_GROUP_ROWS)
             .set_statistics_enabled(EnabledStatistics::None);
         for field in schema.fields() {
-            // Measures, times and identities seldom repeat: looking each up in a dictionary costs more than all the rest of writing.
-            let encoding = match field.data_type() {
-                DataType::Float64 => Encoding::PLAIN,
-                DataType::Timestamp(..) | DataType::Int64 => Encoding::DELTA_BINARY_PACKED,
-                DataType::Utf8 if field.name() == "event_id" => Encoding::DELTA_BYTE_ARRAY,
-                _ => continue,
-            };
             let column = ColumnPath::from(field.name().as_str());
-            properties =
-                properties.set_column_dictionary_enabled(column.clone(), false).set_column_encoding(column, encoding);
+            if !sparing.compresses(field) {
+                properties = properties.set_column_compression(column.clone(), Compression::UNCOMPRESSED);
+            }
+            if let Some(encoding) = sparing.encoding(field) {
+                properties = properties.set_column_dictionary_enabled(column.clone(), false);
+                properties = properties.set_column_encoding(column, encoding);
+            }
         }
         // In the footer also of what files are sorted by: a reader then finds a device's row group, and the footer lives as long as the rows.
         for column in table.skipping().iter().chain(table.sort()) {
@@ -235,7 +269,9 @@ impl FileWriter {
     }
 
     /// The file as bytes.
-    pub(crate) fn into_bytes(self) -> Result<Bytes, LakeError> {
+    pub(crate) fn into_bytes(mut self) -> Result<Bytes, LakeError> {
+        let n_bytes = self.writer.in_progress_size();
+        self.writer.inner_mut().reserve(n_bytes + n_bytes / 8);
         self.writer.into_inner().map(Bytes::from).map_err(|error| LakeError::rows(&self.table, error))
     }
 }

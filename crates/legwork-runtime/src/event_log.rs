@@ -1,13 +1,14 @@
 //! The accepted events of a lane as a table of their own. Columns that a producer never fills cost nothing.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
+    new_null_array,
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use legwork_types::{EventBatch, Kind, LaneId, TableSnapshot};
@@ -152,7 +153,7 @@ fn filled_columns(batch: &RecordBatch) -> u64 {
     debug_assert!(batch.num_columns() < 64, "a set of columns is one u64");
     let is_filled = |column: &ArrayRef| match column.data_type() {
         DataType::Utf8 => {
-            let strings = arrow::array::AsArray::as_string::<i32>(column);
+            let strings = column.as_string::<i32>();
             let offsets = strings.value_offsets();
             offsets[offsets.len() - 1] > offsets[0]
         }
@@ -188,27 +189,25 @@ impl EventSnapshot {
         let n_columns = self.kind.schema().fields().len();
         let at = |wanted: usize| stored_columns(self.kind, filled).position(|stored| stored == wanted);
         let n_stored = stored.num_columns();
+        let offsets = || stored.column(n_stored - 2).as_primitive::<Int64Type>();
         match column - column.min(n_columns) {
             0 if column < n_columns => match at(column) {
                 Some(position) if column <= legwork_types::gps::SOURCE => {
-                    self.with_stand_ins(column, stored.column(position), stored.column(n_stored - 2))
+                    self.with_stand_ins(column, stored.column(position), offsets())
                 }
                 Some(position) => stored.column(position).clone(),
-                None if column <= legwork_types::gps::SOURCE => {
-                    let empty: ArrayRef = Arc::new(StringArray::from(vec![""; n_rows]));
-                    self.with_stand_ins(column, &empty, stored.column(n_stored - 2))
-                }
+                None if column <= legwork_types::gps::SOURCE => Arc::new(self.stand_ins(column, offsets())),
                 None => {
                     let field = self.kind.schema().field(column).clone();
                     if field.is_nullable() {
                         new_null_array(field.data_type(), n_rows)
                     } else {
                         // Only a required string can be without any content.
-                        Arc::new(StringArray::from(vec![""; n_rows]))
+                        Arc::new(repeated("", n_rows))
                     }
                 }
             },
-            0 => Arc::new(StringArray::from(vec![&*self.topic; n_rows])),
+            0 => Arc::new(repeated(&self.topic, n_rows)),
             1 => Arc::new(Int64Array::from(vec![i64::from(self.partition); n_rows])),
             2 => stored.column(n_stored - 2).clone(),
             _ => stored.column(n_stored - 1).clone(),
@@ -216,27 +215,38 @@ impl EventSnapshot {
     }
 
     /// `event_id` and `source` with what stands in where the writer had none.
-    fn with_stand_ins(&self, column: usize, values: &ArrayRef, offsets: &ArrayRef) -> ArrayRef {
-        use arrow::array::{Array, AsArray};
-        let values = values.as_string::<i32>();
-        let offsets = offsets.as_primitive::<arrow::datatypes::Int64Type>();
-        if (0..values.len()).all(|row| !values.value(row).is_empty()) {
-            return Arc::new(values.clone());
+    fn with_stand_ins(&self, column: usize, values: &ArrayRef, offsets: &Int64Array) -> ArrayRef {
+        let strings = values.as_string::<i32>();
+        if (0..strings.len()).all(|row| !strings.value(row).is_empty()) {
+            return values.clone();
         }
-        let mut filled = StringBuilder::with_capacity(values.len(), values.len() * (self.topic.len() + 12));
-        for row in 0..values.len() {
-            match (values.value(row), column) {
-                ("", legwork_types::gps::EVENT_ID) => {
-                    let (topic, partition, offset) = (&self.topic, self.partition, offsets.value(row));
-                    write!(filled, "{topic}-{partition}-{offset}").expect("memory takes any text");
-                    filled.append_value("");
-                }
-                ("", _) => filled.append_value(&self.topic),
-                (value, _) => filled.append_value(value),
-            }
-        }
-        Arc::new(filled.finish())
+        let stand_ins = self.stand_ins(column, offsets);
+        let rows = strings.iter().zip(&stand_ins);
+        let filled = rows.map(|(value, stand_in)| value.filter(|value| !value.is_empty()).or(stand_in));
+        Arc::new(filled.collect::<StringArray>())
     }
+
+    /// What stands in for every `event_id`, or every `source`.
+    fn stand_ins(&self, column: usize, offsets: &Int64Array) -> StringArray {
+        if column != legwork_types::gps::EVENT_ID {
+            return repeated(&self.topic, offsets.len());
+        }
+        let mut event_id = format!("{}-{}-", self.topic, self.partition);
+        let (origin, mut digits) = (event_id.len(), itoa::Buffer::new());
+        let mut event_ids = StringBuilder::with_capacity(offsets.len(), offsets.len() * (origin + 12));
+        for offset in offsets.values() {
+            event_id.truncate(origin);
+            event_id.push_str(digits.format(*offset));
+            event_ids.append_value(&event_id);
+        }
+        event_ids.finish()
+    }
+}
+
+/// So many times the same string.
+fn repeated(text: &str, n_rows: usize) -> StringArray {
+    let offsets = OffsetBuffer::from_lengths(std::iter::repeat_n(text.len(), n_rows));
+    StringArray::new(offsets, text.repeat(n_rows).into_bytes().into(), None)
 }
 
 impl TableSnapshot for EventSnapshot {
