@@ -1,6 +1,7 @@
 """Memory over a long time at one pace: what is done leaves it. MINUTES=30 scripts/faults -k memory runs it."""
 
 import os
+import re
 import statistics
 import time
 
@@ -15,6 +16,15 @@ WARM_UP = 0.2
 def rss_mb(pid):
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+
+
+def state_mb(instance):
+    """What operators hold, by topic."""
+    held = {}
+    for topic, n in re.findall(r'^legwork_lane_state_bytes\{.*topic="([^"]+)".*\} (\S+)', instance.get("/metrics")[1], re.M):
+        kind = topic.rpartition("-")[0]
+        held[kind] = held.get(kind, 0) + float(n) / 1e6
+    return held
 
 
 @pytest.mark.long
@@ -35,7 +45,8 @@ def test_memory_is_flat(topics, cluster, sending):
         time.sleep(5)
         samples.append((time.monotonic() - begun, rss_mb(instance.process.pid)))
         if len(samples) % 12 == 0:
-            print(f"{samples[-1][0] / 60:5.1f} min {samples[-1][1]:6.0f} MB", flush=True)
+            of_topics = ", ".join(f"{topic} {mb:.1f}" for topic, mb in sorted(state_mb(instance).items()))
+            print(f"{samples[-1][0] / 60:5.1f} min {samples[-1][1]:6.0f} MB, state of {of_topics} MB", flush=True)
     sent.ledger()
     held = [mb for at, mb in samples if at > WARM_UP * seconds]
     early, late = (statistics.median(part) for part in (held[: len(held) // 3], held[-len(held) // 3 :]))

@@ -20,7 +20,7 @@ pub struct OperatorConfig {
     pub track: TrackConfig,
     /// Checkpoints are made: what was handed over and cannot change any more leaves memory, and the snapshots.
     pub has_store: bool,
-    /// So many calls, meetings or tasks, and windows of theirs, stay in memory in any case.
+    /// So many calls, meetings, tasks, deals, leads or orders, and windows of theirs, stay in memory in any case.
     pub n_entities_min: usize,
 }
 
@@ -48,9 +48,9 @@ pub fn operator_for(kind: Kind, config: &OperatorConfig) -> Box<dyn Operator> {
         Kind::Meetings => Box::new(Meetings::new(time, dedup, n_kept_min)),
         Kind::Tasks => Box::new(Tasks::new(time, dedup, n_kept_min)),
         Kind::CheckIns | Kind::Shifts | Kind::Costs => Box::new(Facts::new(kind, dedup, *has_store)),
-        Kind::Leads => Box::new(Leads::default()),
-        Kind::DealEvents => Box::new(Deals::default()),
-        Kind::Orders => Box::new(Orders::new(dedup)),
+        Kind::Leads => Box::new(Leads::new(time, n_kept_min)),
+        Kind::DealEvents => Box::new(Deals::new(time, n_kept_min)),
+        Kind::Orders => Box::new(Orders::new(time, dedup, n_kept_min)),
         _ => Box::new(Reference::new(kind)),
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
-use legwork_types::time::{DAY_US, LaneClock};
+use legwork_types::time::{DAY_US, LaneClock, TimeConfig};
 use legwork_types::{Changes, EventBatch, Kind, StateEntry, Table};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -32,6 +32,12 @@ pub(crate) fn plan() -> impl Strategy<Value = Vec<Step>> {
 pub(crate) fn remembering() -> OperatorConfig {
     let dedup = DedupConfig { horizon_us: 400 * DAY_US, ..DedupConfig::default() };
     OperatorConfig { dedup, n_entities_min: 4, ..OperatorConfig::default() }
+}
+
+/// The same with a store, whose entities leave memory as soon as they are older than two days.
+pub(crate) fn leaving() -> OperatorConfig {
+    let time = TimeConfig { late_horizon_us: 2 * DAY_US, ..TimeConfig::default() };
+    OperatorConfig { time, has_store: true, n_entities_min: 1, ..remembering() }
 }
 
 /// State as a store keeps it: hot, cold.

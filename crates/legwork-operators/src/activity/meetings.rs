@@ -69,7 +69,8 @@ pub struct Meetings {
 impl Meetings {
     /// Without meetings. With a store, `n_kept_min` of them and of their windows stay in memory in any case.
     pub fn new(time: &TimeConfig, dedup: &DedupConfig, n_kept_min: Option<usize>) -> Meetings {
-        let archive = |section| n_kept_min.map(|n_kept_min| ArchiveConfig { section, n_kept_min });
+        let after_us = time.late_horizon_us;
+        let archive = |section| n_kept_min.map(|n_kept_min| ArchiveConfig { section, n_kept_min, after_us });
         Meetings {
             time: *time,
             has_store: n_kept_min.is_some(),

@@ -77,7 +77,7 @@ pub(super) struct Windows<const N: usize> {
 impl<const N: usize> Windows<N> {
     /// Without windows. `archive`: how some leave memory, where there is a store and what is done may still change.
     pub(super) fn new(width_us: i64, archive: Option<ArchiveConfig>) -> Windows<N> {
-        let (rows, index, recent, leave) = (Rows::default(), Index::default(), Vec::new(), Leave::new(archive));
+        let (rows, index, recent, leave) = (Rows::default(), Index::default(), Vec::new(), Leave::new(archive, 1));
         let archive = archive.map(|config| Archive::new(config.section));
         Windows { rows, index, recent, width_us, retire_at: RETIRE_AT_MIN, archive, leave, is_unsaved: false }
     }

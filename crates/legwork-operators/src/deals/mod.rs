@@ -10,25 +10,27 @@ mod tests;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use legwork_types::time::LaneClock;
-use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, deal_events};
+use legwork_types::time::{LaneClock, TimeConfig};
+use legwork_types::{Changes, EventBatch, StateEntry, StateError, Table, TableSnapshot, Verdicts, deal_events};
 
-use crate::Operator;
 use crate::state::{
-    Fold, Loader, NONE, PatchView, Patches, Rows, Saver, Texts, Versioned, Versions, View, changed_rows, counts,
-    damaged, dates, flags, moneys, names, opt_measures, snapshot, times, version_batch,
+    ArchiveConfig, Fold, Loader, NONE, PatchView, Patches, Rows, Saver, Texts, Versioned, Versions, View, changed_rows,
+    counts, damaged, dates, flags, moneys, names, opt_measures, snapshot, times, version_batch,
 };
+use crate::{Need, Operator};
 use fold::{Deal, FIELDS, Visit, fold};
 
 const TABLES: [Table; 2] = [Table::Deals, Table::DealStageVisits];
 
-/// Section of the state; deals take five.
+/// Sections of the state; deals take five, those that are away two.
 const DEALS: u8 = b'a';
+const AWAY: u8 = b'f';
 
 /// Revisions of a deal in the store: its own, and those of its visits, the newest first.
 type RevisionsWire = (u32, Vec<u32>);
 
-/// Deals as their newest patches leave them, and every visit to a stage. No event is ever late.
+/// Deals as their newest patches leave them, and every visit to a stage. No event is ever late. With a store, deals that are older than the
+/// late horizon are only there until a patch comes.
 ///
 /// - A visit starts when the stage, or the pipeline while there is a stage, changes its value; a patch that names the same stage
 ///   again starts none. Clearing the stage ends the visit with nothing that came next. A field that one patch both clears and sets
@@ -41,14 +43,8 @@ type RevisionsWire = (u32, Vec<u32>);
 ///   too, so that the same one wins whichever came first.
 #[derive(Debug)]
 pub struct Deals {
-    patches: Patches,
+    patches: Patches<RevisionsWire>,
     tables: Tables,
-}
-
-impl Default for Deals {
-    fn default() -> Deals {
-        Deals { patches: Patches::new(&FIELDS, deal_events::DEAL_ID, deal_events::CLEARED), tables: Tables::default() }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -175,12 +171,10 @@ impl Tables {
         std::iter::successors(newest, |slot| Some(self.visits.get(*slot).previous).filter(|slot| *slot != NONE))
     }
 
-    fn revisions(&self, key: u32) -> RevisionsWire {
-        // 0 stands in for a deal whose only patch an edit has taken away.
-        let deal = self.slots.get(key as usize).and_then(|slot| self.deals.live(*slot));
-        deal.map_or((0, Vec::new()), |deal| {
-            (deal.revision, self.visits_of(deal).map(|slot| self.visits.get(slot).revision).collect())
-        })
+    /// What is there counts as handed over.
+    fn forget_changes(&mut self) {
+        self.deals.forget_changes();
+        self.visits.forget_changes();
     }
 
     fn set_revisions(&mut self, key: u32, (deal, visits): RevisionsWire) -> Result<(), StateError> {
@@ -204,6 +198,8 @@ impl Tables {
 }
 
 impl Fold for Tables {
+    type Kept = RevisionsWire;
+
     fn append(&mut self, key: u32, patch: &PatchView<'_>, revision: u32) {
         let mut slot = self.slot(key);
         if slot == NONE {
@@ -242,9 +238,54 @@ impl Fold for Tables {
         self.write(slot, &deal, 0, &visits, revision);
         self.scratch = visits;
     }
+
+    fn kept(&self, key: u32) -> RevisionsWire {
+        // 0 stands in for a deal whose only patch an edit has taken away.
+        let deal = self.slots.get(key as usize).and_then(|slot| self.deals.live(*slot));
+        deal.map_or((0, Vec::new()), |deal| {
+            (deal.revision, self.visits_of(deal).map(|slot| self.visits.get(slot).revision).collect())
+        })
+    }
+
+    fn bring_back<'a>(
+        &mut self,
+        key: u32,
+        mut patches: impl Iterator<Item = PatchView<'a>>,
+        (revision, revisions): RevisionsWire,
+    ) -> Result<(), String> {
+        self.slot(key);
+        let mut visits = Vec::new();
+        let Some(first) = patches.next() else { return Ok(()) };
+        let mut deal = Deal::new(&first);
+        fold(&mut deal, &mut visits, &first);
+        patches.for_each(|patch| fold(&mut deal, &mut visits, &patch));
+        if visits.len() != revisions.len() {
+            return Err(format!("{} visits, its patches give {}", revisions.len(), visits.len()));
+        }
+        let (mut newest_visit, mut n_visits) = (NONE, 0);
+        for (visit, revision) in visits.into_iter().zip(revisions.into_iter().rev()) {
+            n_visits += 1;
+            let row = VisitRow { visit, deal: key, visit_no: n_visits, previous: newest_visit, revision };
+            newest_visit = self.visits.bring_back(row);
+        }
+        self.slots[key as usize] = self.deals.bring_back(DealRow { deal, key, n_visits, newest_visit, revision });
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        *self = Tables { deals: Rows::restored([]), visits: Rows::restored([]), ..Tables::default() };
+    }
 }
 
 impl Deals {
+    /// Without deals. With a store, `n_kept_min` of them stay in memory in any case.
+    pub fn new(time: &TimeConfig, n_kept_min: Option<usize>) -> Deals {
+        let after_us = time.late_horizon_us;
+        let archive = n_kept_min.map(|n_kept_min| ArchiveConfig { section: AWAY, n_kept_min, after_us });
+        let patches = Patches::new(&FIELDS, deal_events::DEAL_ID, deal_events::CLEARED, archive);
+        Deals { patches, tables: Tables::default() }
+    }
+
     fn deal_view(&self) -> DealView {
         DealView { keys: self.patches.keys().clone(), texts: self.patches.texts().clone() }
     }
@@ -257,6 +298,18 @@ impl Deals {
 impl Operator for Deals {
     fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
         self.patches.apply(events, &mut self.tables, clock.revision)
+    }
+
+    fn wanted(&mut self, need: Need<'_>, _clock: &LaneClock) -> Vec<Vec<u8>> {
+        if let Need::Batch(events) = need { self.patches.wanted(events) } else { Vec::new() }
+    }
+
+    fn supply(&mut self, cold: Vec<StateEntry>) -> Result<(), StateError> {
+        self.patches.supply(cold, &mut self.tables)
+    }
+
+    fn committed(&mut self, revision: u32) {
+        self.patches.committed(revision);
     }
 
     fn tables(&self) -> Vec<&'static str> {
@@ -281,9 +334,13 @@ impl Operator for Deals {
         });
         deals.settle(&mut self.tables.deals);
         visits.settle(&mut self.tables.visits);
-        let mut saver = Saver::default();
-        self.patches.save(DEALS, &mut saver, |key| self.tables.revisions(key));
-        Changes { hot: saver.entries(), rows, ..Changes::default() }
+        let (mut saver, mut cold) = (Saver::default(), Vec::new());
+        if !rows.is_empty() {
+            self.patches.leave(clock, &mut cold, &mut self.tables);
+            self.tables.forget_changes();
+        }
+        self.patches.save(DEALS, &mut saver, &self.tables);
+        Changes { hot: saver.entries(), cold, rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
@@ -298,12 +355,11 @@ impl Operator for Deals {
 
     fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
         let mut loader = Loader::new(hot);
-        let revisions = self.patches.load::<RevisionsWire>(DEALS, &mut loader, &mut self.tables)?;
+        let revisions = self.patches.load(DEALS, &mut loader, &mut self.tables)?;
         for (key, revisions) in (0..).zip(revisions) {
             self.tables.set_revisions(key, revisions)?;
         }
-        self.tables.deals.forget_changes();
-        self.tables.visits.forget_changes();
+        self.tables.forget_changes();
         loader.finish()
     }
 

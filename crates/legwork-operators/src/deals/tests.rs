@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use expect_test::expect;
 use legwork_types::Kind;
-use legwork_types::time::{DAY_US, SECOND_US};
+use legwork_types::time::{DAY_US, LaneClock, SECOND_US};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::checkpoints::{Store, check_checkpoints, plan};
+use crate::checkpoints::{Store, check_checkpoints, leaving, plan};
 use crate::testing::{
     Tables, arrivals, batch, cases, check_arrivals, clock, event, number, revisions, row, script, text,
 };
@@ -208,12 +208,14 @@ proptest! {
 
     #[test]
     fn go_on_from_checkpoints(
+        has_store in any::<bool>(),
         (events, arrival, plan) in events().prop_flat_map(|events| {
             let n = events.len();
             (Just(events), arrivals(n), plan())
         })
     ) {
-        check_checkpoints(Kind::DealEvents, &OperatorConfig::default(), &events, &arrival, &plan)?;
+        let config = if has_store { leaving() } else { OperatorConfig::default() };
+        check_checkpoints(Kind::DealEvents, &config, &events, &arrival, &plan)?;
     }
 }
 
@@ -325,6 +327,40 @@ fn an_edit_takes_a_patch_to_a_deal_far_away_across_a_restart() {
         }
     }
     assert_eq!(script(operator.as_mut(), "deal_stage_visits", &["deal_id"]).matches("deal69").count(), 2);
+}
+
+#[test]
+fn deals_leave_memory_and_come_back_for_a_patch_and_for_an_edit_that_names_another() {
+    let of = |deal: &str, event: Value| {
+        let mut event = event;
+        event["deal_id"] = json!(deal);
+        event
+    };
+    let (mut operator, mut store) = (operator_for(Kind::DealEvents, &leaving()), Store::default());
+    let mut alone = operator_for(Kind::DealEvents, &OperatorConfig::default());
+    let mut take = |events: Vec<Value>, day: i64, revision: u32| {
+        let batch = batch(Kind::DealEvents, &events, 0);
+        let now = LaneClock { newest_us: START_US + day * DAY_US, ..clock(revision) };
+        let has_read = store.supply(operator.as_mut(), &batch, &now);
+        assert_eq!(operator.apply(&batch, &now), alone.apply(&batch, &now));
+        let changes = operator.checkpoint(&now);
+        store.apply(changes.hot);
+        store.keep(changes.cold);
+        operator.committed(revision);
+        let rows = operator.snapshot("deals", &now).unwrap().n_rows();
+        let mut restored = store.restore(Kind::DealEvents, &leaving());
+        assert_eq!(restored.snapshot("deals", &now).unwrap().n_rows(), rows);
+        (has_read, rows)
+    };
+    let old = |n: usize| of(&format!("old{n}"), staged(n, 0, "qualify"));
+    assert_eq!(take((0..6).map(old).collect(), 0, 1), (false, 6));
+    let new = |n: usize| of(&format!("new{n}"), staged(100 + n, 9, "qualify"));
+    let n_rows: Vec<usize> = (0..12).map(|n| take(vec![new(n)], 9, n as u32 + 2).1).collect();
+    assert_eq!(n_rows.last(), Some(&12), "only what is new is in memory: {n_rows:?}");
+    assert_eq!(take(vec![of("old3", staged(201, 1, "won"))], 9, 21), (true, 13), "a late patch brings its deal back");
+    let edited = of("new0", staged(4, 2, "qualify"));
+    assert_eq!(take(vec![edited], 9, 22), (true, 13), "an edit takes the only patch of a deal that is away");
+    assert_eq!(take(vec![old(5)], 9, 23), (true, 14), "what comes again is a duplicate still");
 }
 
 #[test]

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use legwork_types::time::LaneClock;
-use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, leads as columns};
+use legwork_types::time::{LaneClock, TimeConfig};
+use legwork_types::{Changes, EventBatch, StateEntry, StateError, Table, TableSnapshot, Verdicts, leads as columns};
 
-use crate::Operator;
 use crate::state::{
-    Field, FieldType, Fold, Loader, NO_TIME, NONE, PatchView, Patches, Rows, Saver, Texts, Value, Versioned, Versions,
-    View, changed_rows, counts, names, opt_measures, snapshot, times, version_batch,
+    ArchiveConfig, Field, FieldType, Fold, Loader, NO_TIME, NONE, PatchView, Patches, Rows, Saver, Texts, Value,
+    Versioned, Versions, View, changed_rows, counts, names, opt_measures, snapshot, times, version_batch,
 };
 
-/// Section of the state; leads take five.
+use crate::{Need, Operator};
+
+/// Sections of the state; leads take five, those that are away two.
 const LEADS: u8 = b'a';
+const AWAY: u8 = b'f';
 
 const ORIGIN: usize = 0;
 const OWNER: usize = 1;
@@ -36,17 +38,11 @@ static FIELDS: [Field; 6] = [
 ];
 
 /// Leads as their newest patches leave them. No event is ever late. `status_entered_time` is when the status last changed to what it
-/// is; `source` is that of the newest patch. Edited events are treated as those of deals.
+/// is; `source` is that of the newest patch. Edited events are treated as those of deals, and leads leave memory as they do.
 #[derive(Debug)]
 pub struct Leads {
-    patches: Patches,
+    patches: Patches<u32>,
     rows: LeadRows,
-}
-
-impl Default for Leads {
-    fn default() -> Leads {
-        Leads { patches: Patches::new(&FIELDS, columns::LEAD_ID, columns::CLEARED), rows: LeadRows::default() }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,6 +125,14 @@ fn fold(lead: &mut Lead, patch: &PatchView<'_>) {
 }
 
 impl Leads {
+    /// Without leads. With a store, `n_kept_min` of them stay in memory in any case.
+    pub fn new(time: &TimeConfig, n_kept_min: Option<usize>) -> Leads {
+        let after_us = time.late_horizon_us;
+        let archive = n_kept_min.map(|n_kept_min| ArchiveConfig { section: AWAY, n_kept_min, after_us });
+        let patches = Patches::new(&FIELDS, columns::LEAD_ID, columns::CLEARED, archive);
+        Leads { patches, rows: LeadRows::default() }
+    }
+
     fn view(&self) -> LeadView {
         LeadView { keys: self.patches.keys().clone(), texts: self.patches.texts().clone() }
     }
@@ -162,6 +166,8 @@ impl LeadRows {
 }
 
 impl Fold for LeadRows {
+    type Kept = u32;
+
     fn append(&mut self, key: u32, patch: &PatchView<'_>, revision: u32) {
         let slot = self.slot(key);
         let lead = if slot == NONE {
@@ -182,11 +188,47 @@ impl Fold for LeadRows {
         }
         self.write(key, lead, revision);
     }
+
+    fn kept(&self, key: u32) -> u32 {
+        // 0 stands in for a lead whose only patch an edit has taken away.
+        let row = self.slots.get(key as usize).and_then(|slot| self.rows.live(*slot));
+        row.map_or(0, |row| row.revision)
+    }
+
+    fn bring_back<'a>(
+        &mut self,
+        key: u32,
+        mut patches: impl Iterator<Item = PatchView<'a>>,
+        revision: u32,
+    ) -> Result<(), String> {
+        self.slot(key);
+        if let Some(mut lead) = patches.next().map(|patch| first(&patch)) {
+            patches.for_each(|patch| fold(&mut lead, &patch));
+            self.slots[key as usize] = self.rows.bring_back(LeadRow { lead, key, revision });
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        *self = LeadRows { slots: Vec::new(), rows: Rows::restored([]) };
+    }
 }
 
 impl Operator for Leads {
     fn apply(&mut self, events: &EventBatch, clock: &LaneClock) -> Verdicts {
         self.patches.apply(events, &mut self.rows, clock.revision)
+    }
+
+    fn wanted(&mut self, need: Need<'_>, _clock: &LaneClock) -> Vec<Vec<u8>> {
+        if let Need::Batch(events) = need { self.patches.wanted(events) } else { Vec::new() }
+    }
+
+    fn supply(&mut self, cold: Vec<StateEntry>) -> Result<(), StateError> {
+        self.patches.supply(cold, &mut self.rows)
+    }
+
+    fn committed(&mut self, revision: u32) {
+        self.patches.committed(revision);
     }
 
     fn tables(&self) -> Vec<&'static str> {
@@ -201,13 +243,13 @@ impl Operator for Leads {
         let versions = Versions::of(&self.rows.rows);
         let rows = changed_rows(&[Table::Leads], |table| version_batch(table, &versions, &self.view(), clock.revision));
         versions.settle(&mut self.rows.rows);
-        let mut saver = Saver::default();
-        let LeadRows { slots, rows: leads } = &self.rows;
-        // 0 stands in for a lead whose only patch an edit has taken away.
-        let row = |key: u32| slots.get(key as usize).and_then(|slot| leads.live(*slot));
-        let revision = |key: u32| row(key).map_or(0, |row| row.revision);
-        self.patches.save(LEADS, &mut saver, revision);
-        Changes { hot: saver.entries(), rows, ..Changes::default() }
+        let (mut saver, mut cold) = (Saver::default(), Vec::new());
+        if !rows.is_empty() {
+            self.patches.leave(clock, &mut cold, &mut self.rows);
+            self.rows.rows.forget_changes();
+        }
+        self.patches.save(LEADS, &mut saver, &self.rows);
+        Changes { hot: saver.entries(), cold, rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
@@ -217,7 +259,7 @@ impl Operator for Leads {
 
     fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
         let mut loader = Loader::new(hot);
-        let revisions = self.patches.load::<u32>(LEADS, &mut loader, &mut self.rows)?;
+        let revisions = self.patches.load(LEADS, &mut loader, &mut self.rows)?;
         let LeadRows { slots, rows } = &mut self.rows;
         for (slot, revision) in slots.iter().zip(revisions).filter(|(slot, _)| **slot != NONE) {
             rows.get_mut(*slot).revision = revision;

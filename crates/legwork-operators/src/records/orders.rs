@@ -1,27 +1,30 @@
 //! Orders: entities.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Decimal128Array, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::Decimal128Type;
-use legwork_types::time::LaneClock;
-use legwork_types::{Changes, EventBatch, StateError, Table, TableSnapshot, Verdicts, orders};
+use legwork_types::time::{LaneClock, TimeConfig};
+use legwork_types::{Changes, EventBatch, StateEntry, StateError, Table, TableSnapshot, Verdicts, orders};
 
-use crate::Operator;
 use crate::state::{
-    Candidate, ClockOf, Common, DedupConfig, Entities, Fingerprint, Interner, Loader, Outcome, Place, Refs, Rows,
-    Saver, Tally, Texts, Versioned, Versions, View, changed_rows, counts, measures, money_units, moneys, names, opt,
-    opt_text, snapshot, times, version_batch,
+    ArchiveConfig, Candidate, ClockOf, Common, DedupConfig, Entities, Fingerprint, Interner, Loader, Outcome, Place,
+    Refs, Rows, Saver, Tally, Texts, Versioned, Versions, View, changed_rows, counts, damaged, measures, money_units,
+    moneys, names, opt, opt_text, snapshot, times, version_batch,
 };
+use crate::{Need, Operator};
 
 /// Sections of the state; orders take five.
 const TEXTS: u8 = b'a';
 const ORDERS: u8 = b'b';
+const AWAY: u8 = b'g';
 
 /// An order in the store: event time, quantity, amount, deal, account, rep; product, currency, kind, source, revision.
 type OrderWire = (i64, f64, i64, [Option<u32>; 3], [u32; 5]);
 
-/// Order lines in their newest version. Key and clock: order_id. No event is ever late.
+/// Order lines in their newest version. Key and clock: order_id. No event is ever late. With a store, orders that are older than the late
+/// horizon are only there until a version comes.
 #[derive(Debug)]
 pub struct Orders {
     entities: Entities<OrderWire>,
@@ -93,9 +96,33 @@ impl Versioned for OrderRow {
 }
 
 impl Orders {
-    /// Without orders.
-    pub fn new(dedup: &DedupConfig) -> Orders {
-        Orders { entities: Entities::new(dedup, None, None), texts: Interner::default(), rows: Rows::default() }
+    /// Without orders. With a store, `n_kept_min` of them stay in memory in any case.
+    pub fn new(time: &TimeConfig, dedup: &DedupConfig, n_kept_min: Option<usize>) -> Orders {
+        let after_us = time.late_horizon_us;
+        let archive = n_kept_min.map(|n_kept_min| ArchiveConfig { section: AWAY, n_kept_min, after_us });
+        Orders { entities: Entities::new(dedup, None, archive), texts: Interner::default(), rows: Rows::default() }
+    }
+
+    /// Takes an order that was read back for this batch into memory again.
+    fn bring_back(&mut self, id: &str) {
+        let Some(wire) = self.entities.bring_back(id, ClockOf::Itself) else { return };
+        let number = u32::try_from(self.entities.ids().len() - 1).expect("entities are numbered in 32 bits");
+        let order = OrderRow::from_wire(number, wire, self.known()).expect("it was checked when it was read");
+        let slot = self.rows.bring_back(order);
+        debug_assert_eq!(slot, number, "orders are numbered like their rows");
+    }
+
+    /// What orders may refer to.
+    fn known(&self) -> Refs {
+        Refs { section: ORDERS, n: self.texts.len() }
+    }
+
+    /// Lets go of what is done.
+    fn leave(&mut self, clock: &LaneClock, cold: &mut Vec<StateEntry>) {
+        let wire = |order: u32| self.rows.get(order).wire();
+        let Some(kept) = self.entities.leave(clock, ClockOf::Itself, cold, wire) else { return };
+        let orders = (0..).zip(&kept).map(|(order, old)| (OrderRow { order, ..*self.rows.get(*old) }, true));
+        self.rows = Rows::restored(orders.collect::<Vec<_>>());
     }
 
     fn view(&self) -> OrderView {
@@ -113,6 +140,7 @@ impl Orders {
             source: common.source(row),
             content: columns.content(row),
         };
+        self.bring_back(candidate.id);
         let offered = self.entities.offer(&candidate, ClockOf::Itself);
         let order = match offered.place {
             Place::Nowhere => return offered.outcome,
@@ -193,7 +221,30 @@ impl Operator for Orders {
         for row in 0..events.n_rows() {
             tally.count(row, self.take(&columns, row, clock.revision));
         }
+        self.entities.forget_brought();
         tally.verdicts()
+    }
+
+    fn wanted(&mut self, need: Need<'_>, _clock: &LaneClock) -> Vec<Vec<u8>> {
+        let (Need::Batch(events), false) = (need, self.entities.are_all_here()) else { return Vec::new() };
+        let ids = events.strings(orders::ORDER_ID);
+        let keys: BTreeSet<Vec<u8>> = ids.iter().flatten().filter_map(|id| self.entities.wanted(id)).collect();
+        keys.into_iter().collect()
+    }
+
+    fn supply(&mut self, cold: Vec<StateEntry>) -> Result<(), StateError> {
+        let known = self.known();
+        for entry in cold {
+            let check = |order: &OrderWire| OrderRow::from_wire(0, *order, known).map(|_| ());
+            if !self.entities.supply(&entry, check)? {
+                return Err(damaged(AWAY, 0, "an entry that was not asked for"));
+            }
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, revision: u32) {
+        self.entities.committed(revision);
     }
 
     fn tables(&self) -> Vec<&'static str> {
@@ -209,10 +260,13 @@ impl Operator for Orders {
         let rows =
             changed_rows(&[Table::Orders], |table| version_batch(table, &versions, &self.view(), clock.revision));
         versions.settle(&mut self.rows);
-        let mut saver = Saver::default();
+        let (mut saver, mut cold) = (Saver::default(), Vec::new());
+        if !rows.is_empty() {
+            self.leave(clock, &mut cold);
+        }
         self.texts.save(TEXTS, &mut saver);
         self.entities.save(ORDERS, &mut saver, |order| self.rows.get(order).wire());
-        Changes { hot: saver.entries(), rows, ..Changes::default() }
+        Changes { hot: saver.entries(), cold, rows, ..Changes::default() }
     }
 
     fn fresh(&mut self, table: Table, clock: &LaneClock) -> Option<RecordBatch> {
@@ -223,11 +277,12 @@ impl Operator for Orders {
     fn restore(&mut self, hot: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StateError> {
         let mut loader = Loader::new(hot);
         self.texts = loader.interner(TEXTS)?;
-        let texts = Refs { section: ORDERS, n: self.texts.len() };
+        let texts = self.known();
         for (order, wire) in (0..).zip(self.entities.load(ORDERS, &mut loader, None)?) {
             self.rows.insert(OrderRow::from_wire(order, wire, texts)?);
         }
         self.rows.forget_changes();
+        self.entities.load_away(&mut loader)?;
         loader.finish()
     }
 

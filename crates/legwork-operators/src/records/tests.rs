@@ -9,7 +9,7 @@ use legwork_types::{EventBatch, Kind, Verdict};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::checkpoints::{check_checkpoints, plan, remembering};
+use crate::checkpoints::{check_checkpoints, leaving, plan, remembering};
 use crate::testing::{
     Row, Tables, arrivals, batch, cases, check_arrivals, clock, event, number, row, script, tables, text,
 };
@@ -145,6 +145,7 @@ proptest! {
 
     #[test]
     fn records_go_on_from_checkpoints(
+        has_store in any::<bool>(),
         (kind, events, arrival, plan) in (0..4usize).prop_flat_map(|n| {
             let (kind, fields) = match n {
                 0 => (Kind::Leads, lead()),
@@ -158,7 +159,8 @@ proptest! {
             })
         })
     ) {
-        check_checkpoints(kind, &remembering(), &events, &arrival, &plan)?;
+        let config = if has_store { leaving() } else { remembering() };
+        check_checkpoints(kind, &config, &events, &arrival, &plan)?;
     }
 }
 

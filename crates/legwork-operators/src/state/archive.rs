@@ -42,6 +42,8 @@ pub(crate) struct ArchiveConfig {
     pub(crate) section: u8,
     /// So many stay in any case.
     pub(crate) n_kept_min: usize,
+    /// Items leave that are older than that by the lane's clock, microseconds.
+    pub(crate) after_us: i64,
 }
 
 /// Items that have been copied into the store and leave memory once that is durable.
@@ -64,6 +66,7 @@ pub(crate) struct Leave<K> {
     /// Items held at which it is worth looking for those that are done.
     at: usize,
     n_kept_min: usize,
+    n_copied_max: usize,
 }
 
 impl<W: DeserializeOwned> Archive<W> {
@@ -107,18 +110,22 @@ impl<W: DeserializeOwned> Archive<W> {
         self.brought.get_mut(&name.words())?.take()
     }
 
+    /// Takes what was read with that entry back into memory.
+    pub(crate) fn take_read(&mut self, entry: &StateEntry) -> Option<W> {
+        self.brought.get_mut(&hash_in(&entry.key))?.take()
+    }
+
     /// Takes up an entry that was wanted; false where it is another archive's. *Errors:* a newer format, or damaged.
     pub(crate) fn supply(
         &mut self,
         entry: &StateEntry,
         check: impl Fn(&W) -> Result<(), StateError>,
     ) -> Result<bool, StateError> {
-        let Some((&section, words)) = entry.key.split_first().filter(|(section, _)| **section == self.section) else {
+        if entry.key.first() != Some(&self.section) {
             return Ok(false);
-        };
-        let (words, _) = words.as_chunks::<4>();
-        let hash: Hash = std::array::from_fn(|at| words.get(at).map_or(0, |word| u32::from_be_bytes(*word)));
-        let item = entry.value.as_ref().map(|value| read_value::<W>(section, hash[0], value)).transpose()?;
+        }
+        let hash = hash_in(&entry.key);
+        let item = entry.value.as_ref().map(|value| read_value::<W>(self.section, hash[0], value)).transpose()?;
         item.as_ref().map_or(Ok(()), check)?;
         self.brought.insert(hash, item);
         Ok(true)
@@ -203,10 +210,17 @@ impl<W: DeserializeOwned> Archive<W> {
     }
 }
 
+/// The hash in the key of an entry.
+fn hash_in(key: &[u8]) -> Hash {
+    let (words, _) = key.get(1..).unwrap_or_default().as_chunks::<4>();
+    std::array::from_fn(|at| words.get(at).map_or(0, |word| u32::from_be_bytes(*word)))
+}
+
 impl<K: std::hash::Hash + Eq> Leave<K> {
-    pub(crate) fn new(config: Option<ArchiveConfig>) -> Leave<K> {
+    /// `weight`: how many items one counts as.
+    pub(crate) fn new(config: Option<ArchiveConfig>, weight: usize) -> Leave<K> {
         let n_kept_min = config.map_or(usize::MAX, |config| config.n_kept_min);
-        Leave { leaving: None, at: n_kept_min, n_kept_min }
+        Leave { leaving: None, at: n_kept_min, n_kept_min, n_copied_max: N_COPIED_MAX / weight }
     }
 
     /// The item has changed: what was copied of it is stale.
@@ -241,7 +255,7 @@ impl<K: std::hash::Hash + Eq> Leave<K> {
             return Some(items);
         }
         let mut n_copied = 0;
-        while n_copied < N_COPIED_MAX && leaving.next < leaving.end {
+        while n_copied < self.n_copied_max && leaving.next < leaving.end {
             if let Some(item) = copy(leaving.next, leaving.before_us) {
                 leaving.items.insert(item);
                 n_copied += 1;

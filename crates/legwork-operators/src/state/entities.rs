@@ -62,6 +62,7 @@ pub(crate) struct Entities<W> {
     late_horizon_us: i64,
     archive: Option<Archive<AwayWire<W>>>,
     leave: Leave<u32>,
+    leave_after_us: i64,
     /// Entities at the last checkpoint.
     n_saved: usize,
 }
@@ -104,7 +105,8 @@ impl<W: Serialize + DeserializeOwned> Entities<W> {
             dirty: Dirty::default(),
             late_horizon_us: time.map_or(i64::MAX, |time| time.late_horizon_us),
             archive: archive.map(|config| Archive::new(config.section)),
-            leave: Leave::new(archive),
+            leave: Leave::new(archive, 1),
+            leave_after_us: archive.map_or(i64::MAX, |config| config.after_us),
             n_saved: 0,
         }
     }
@@ -325,7 +327,7 @@ impl<W: Serialize + DeserializeOwned> Entities<W> {
         also: impl Fn(u32) -> W,
     ) -> Option<Vec<u32>> {
         let archive = self.archive.as_ref()?;
-        let at = (clock.newest_us.saturating_sub(self.late_horizon_us), clock.revision, archive.durable());
+        let at = (clock.newest_us.saturating_sub(self.leave_after_us), clock.revision, archive.durable());
         let mut copied = Vec::new();
         let (n_entities, versions) = (self.versions.len(), &self.versions);
         let gone = self.leave.advance((n_entities, n_entities), at, |number, before_us| {

@@ -1,5 +1,6 @@
 //! Whole histories of patches by key, and folding them again where something came late.
 
+mod away;
 mod stored;
 
 use std::cmp::Ordering;
@@ -11,7 +12,11 @@ use arrow::array::{
 use arrow::datatypes::{Date32Type, Decimal128Type, Float64Type, TimestampMicrosecondType};
 use legwork_types::{EventBatch, Verdicts};
 
-use super::{Common, Index, Interner, NONE, Outcome, Tally, Texts, hash_of};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ArchiveConfig, Common, Index, Interner, NONE, Outcome, Tally, Texts, hash_of};
+use away::Away;
 use stored::Saving;
 
 /// Type of a field that a patch may set.
@@ -110,11 +115,28 @@ fn decode(field_type: FieldType, words: &[u32]) -> (Value, usize) {
 
 /// What patches are folded into.
 pub(crate) trait Fold {
+    /// What it keeps of a key that does not follow from its patches, as it is written; it changes only when one of them is new or edited.
+    type Kept;
+
     /// Folds one more patch of a key, newer than all before it.
     fn append(&mut self, key: u32, patch: &PatchView<'_>, revision: u32);
 
     /// Folds all patches of a key, in order, anew; none are left when an edit moved the only one to another key.
     fn refold<'a>(&mut self, key: u32, patches: impl Iterator<Item = PatchView<'a>>, revision: u32);
+
+    /// What it keeps of a key.
+    fn kept(&self, key: u32) -> Self::Kept;
+
+    /// Folds all patches of a key, in order, that was handed over before. *Errors:* what was kept of it does not fit them.
+    fn bring_back<'a>(
+        &mut self,
+        key: u32,
+        patches: impl Iterator<Item = PatchView<'a>>,
+        kept: Self::Kept,
+    ) -> Result<(), String>;
+
+    /// Lets go of all keys, which were all handed over.
+    fn clear(&mut self);
 }
 
 /// All patches of all keys. Order: (event_time, sequence, event_id), then source. Of two with the same (source, event_id) the one
@@ -123,8 +145,10 @@ pub(crate) trait Fold {
 ///
 /// A patch is 40 bytes, its event id and some words for what it sets; patches of a key are linked from the newest back. The newest
 /// appended costs O(1); others wait until the batch has been read, then their key is linked and folded anew, once.
+///
+/// `W` is what is kept of a key beside its patches ([`Fold::Kept`]). Where there is a store, keys without a patch for long are only there.
 #[derive(Debug)]
-pub(crate) struct Patches {
+pub(crate) struct Patches<W> {
     fields: &'static [Field],
     key_column: usize,
     cleared_column: usize,
@@ -142,10 +166,17 @@ pub(crate) struct Patches {
     pending: Vec<u32>,
     scratch: Vec<u32>,
     saving: Saving,
+    away: Option<Away<W>>,
 }
 
-impl Patches {
-    pub(crate) fn new(fields: &'static [Field], key_column: usize, cleared_column: usize) -> Patches {
+impl<W: Serialize + DeserializeOwned> Patches<W> {
+    /// Empty. `archive`: how keys leave memory, where there is a store; it takes two sections.
+    pub(crate) fn new(
+        fields: &'static [Field],
+        key_column: usize,
+        cleared_column: usize,
+        archive: Option<ArchiveConfig>,
+    ) -> Patches<W> {
         debug_assert!(fields.len() <= 16);
         Patches {
             fields,
@@ -164,6 +195,7 @@ impl Patches {
             pending: Vec::new(),
             scratch: Vec::new(),
             saving: Saving::default(),
+            away: archive.map(Away::new),
         }
     }
 
@@ -185,6 +217,7 @@ impl Patches {
             tally.count(row, self.take(&columns, row, fold, revision));
         }
         self.settle(fold, revision);
+        self.forget_brought();
         tally.verdicts()
     }
 
@@ -192,12 +225,8 @@ impl Patches {
         let event_id = columns.common.event_id(row);
         let source = columns.common.source(row);
         let hash = hash_of((source, event_id.as_ref()));
-        let patch = self.encode(columns, row, source);
-        let same = self.by_event.find(hash, |other| {
-            let other = &self.patches[other as usize];
-            other.source == patch.source && self.event_ids.get(other.event_id) == event_id
-        });
-        let mut patch = patch;
+        let same = self.find(source, &event_id);
+        let mut patch = self.encode(columns, row, source);
         if let Some(same) = same {
             if self.compare_content(&patch, &self.patches[same as usize]) != Ordering::Greater {
                 self.words.truncate(patch.words_start as usize);
@@ -206,6 +235,7 @@ impl Patches {
             patch.event_id = self.patches[same as usize].event_id;
             let old_key = std::mem::replace(&mut self.patches[same as usize].key, NONE);
             self.mark_dirty(old_key);
+            self.stay(old_key);
             self.saving.patches.mark(same);
             self.saving.keys.mark(old_key);
             self.by_event.remove(hash, same);
@@ -217,11 +247,20 @@ impl Patches {
         self.patches.push(patch);
         self.saving.patches.mark(number);
         self.saving.keys.mark(patch.key);
+        self.stay(patch.key);
         let clock_us = &mut self.clocks_us[patch.key as usize];
         let is_reordered = patch.event_time_us < *clock_us;
         *clock_us = patch.event_time_us.max(*clock_us);
         self.link(number, patch.key, fold, revision);
         Outcome::Accepted { is_reordered }
+    }
+
+    /// Number of the patch that an event is, in memory.
+    fn find(&self, source: &str, event_id: &str) -> Option<u32> {
+        self.by_event.find(hash_of((source, event_id)), |number| {
+            let patch = &self.patches[number as usize];
+            self.texts().get(patch.source) == source && self.event_ids.get(patch.event_id) == event_id
+        })
     }
 
     fn link(&mut self, number: u32, key: u32, fold: &mut impl Fold, revision: u32) {
@@ -386,6 +425,7 @@ impl Patches {
             + self.event_ids.memory_bytes()
             + self.texts.memory_bytes()
             + self.by_event.memory_bytes()
+            + self.away.as_ref().map_or(0, Away::memory_bytes)
     }
 }
 
@@ -431,7 +471,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(events: &'a EventBatch, patches: &Patches) -> Columns<'a> {
+    fn of<W>(events: &'a EventBatch, patches: &Patches<W>) -> Columns<'a> {
         let column = |field: &Field| {
             let array = events.columns.column(field.column);
             match field.field_type {
