@@ -136,7 +136,8 @@ class Events:
         return event["rep_id"], event
 
     def patch(self, number, now_us):
-        deal = f"deal{self.random.randrange(2_000)}"
+        # Deals come and go: two thousand at a time, each with some ten patches.
+        deal = f"deal{number // 10 + self.random.randrange(2_000)}"
         event = {**self.common("e", number, now_us), "deal_id": deal}
         which = self.random.randrange(6)
         if which < 3 or deal not in self.stages:

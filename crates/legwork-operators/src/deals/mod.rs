@@ -278,7 +278,7 @@ impl Fold for Tables {
 }
 
 impl Deals {
-    /// Without deals. With a store, `n_kept_min` of them stay in memory in any case.
+    /// Without deals. With a store, an eighth of `n_kept_min` of them stay in memory in any case.
     pub fn new(time: &TimeConfig, n_kept_min: Option<usize>) -> Deals {
         let after_us = time.late_horizon_us;
         let archive = n_kept_min.map(|n_kept_min| ArchiveConfig { section: AWAY, n_kept_min, after_us });

@@ -125,7 +125,7 @@ fn fold(lead: &mut Lead, patch: &PatchView<'_>) {
 }
 
 impl Leads {
-    /// Without leads. With a store, `n_kept_min` of them stay in memory in any case.
+    /// Without leads. With a store, an eighth of `n_kept_min` of them stay in memory in any case.
     pub fn new(time: &TimeConfig, n_kept_min: Option<usize>) -> Leads {
         let after_us = time.late_horizon_us;
         let archive = n_kept_min.map(|n_kept_min| ArchiveConfig { section: AWAY, n_kept_min, after_us });

@@ -40,7 +40,7 @@ pub(crate) struct Archive<W> {
 pub(crate) struct ArchiveConfig {
     /// Section of the names, hot, and of the items, cold.
     pub(crate) section: u8,
-    /// So many stay in any case.
+    /// So many stay in any case; fewer of those that weigh more.
     pub(crate) n_kept_min: usize,
     /// Items leave that are older than that by the lane's clock, microseconds.
     pub(crate) after_us: i64,
@@ -219,7 +219,7 @@ fn hash_in(key: &[u8]) -> Hash {
 impl<K: std::hash::Hash + Eq> Leave<K> {
     /// `weight`: how many items one counts as.
     pub(crate) fn new(config: Option<ArchiveConfig>, weight: usize) -> Leave<K> {
-        let n_kept_min = config.map_or(usize::MAX, |config| config.n_kept_min);
+        let n_kept_min = config.map_or(usize::MAX, |config| (config.n_kept_min / weight).max(1));
         Leave { leaving: None, at: n_kept_min, n_kept_min, n_copied_max: N_COPIED_MAX / weight }
     }
 
