@@ -2,6 +2,7 @@
 
 pub(crate) mod bounded;
 mod business;
+mod distinct;
 mod geo;
 mod km;
 mod now;
@@ -51,7 +52,9 @@ pub(crate) fn register(
     for scalar in scalars {
         state.register_udf(Arc::new(scalar))?;
     }
-    state.register_udaf(Arc::new(km::km_quantile()))?;
+    for aggregate in [km::km_quantile(), distinct::count()] {
+        state.register_udaf(Arc::new(aggregate))?;
+    }
     state.register_udtf("explain_track", Arc::new(track::TrackFunction::explain(live.clone())));
     state.register_udtf("track_at", Arc::new(track::TrackFunction::at(live.clone())));
     state.register_udtf("lake_versions", Arc::new(versions::LakeVersions::new(history.cloned())));

@@ -39,6 +39,42 @@ async fn memory_is_bounded_per_query() {
     assert_eq!(table_of(engine.session().as_ref(), "SELECT sum(n_calls) FROM rep_calls").await, "16");
 }
 
+/// Distinct values cost what they are long, whatever their type and however many groups they are in.
+#[tokio::test(flavor = "multi_thread")]
+async fn distinct_values_are_counted_in_little_memory() {
+    let engine = limited(QueryOptions { memory_bytes_max: 64 << 20, ..options() });
+    let rows = "SELECT value AS n, value % 30000 AS g, value % 999 AS m, CASE WHEN value % 10 > 0 THEN 'text ' || value % 90000 END AS t
+        FROM generate_series(1, 180000)";
+    for (value, naive) in [
+        ("t", "SELECT DISTINCT g, t AS v"),
+        ("(m, t)", "SELECT DISTINCT g, m, coalesce(t, '-') AS v"),
+        ("ARRAY[t, m::text]", "SELECT DISTINCT g, m, coalesce(t, '-') AS v"),
+        ("m::double precision", "SELECT DISTINCT g, m AS v"),
+        ("n % 7 = 1", "SELECT DISTINCT g, n % 7 = 1 AS v"),
+        ("CASE WHEN n % 2 = 0 THEN interval '1 day' ELSE interval '2 days' END", "SELECT DISTINCT g, n % 2 AS v"),
+    ] {
+        let mixed = format!(
+            "SELECT sum(n_distinct), sum(n_rows), sum(n_texts) FROM (SELECT g, count(*) AS n_rows, count(DISTINCT t) AS n_texts,
+             count(DISTINCT {value}) AS n_distinct FROM ({rows}) GROUP BY g)"
+        );
+        let expected = format!(
+            "SELECT (SELECT count(v) FROM ({naive} FROM ({rows}))), 180000, (SELECT count(t) FROM (SELECT DISTINCT g, t FROM ({rows})))"
+        );
+        let session = engine.session();
+        assert_eq!(table_of(session.as_ref(), &mixed).await, table_of(session.as_ref(), &expected).await, "{value}");
+        let total =
+            format!("SELECT count(*), count(DISTINCT {value}), count(DISTINCT m) FILTER (WHERE n > 1) FROM ({rows})");
+        let expected = format!(
+            "SELECT 180000, (SELECT count(v) FROM ({} FROM ({rows}))), 999",
+            naive.replace("DISTINCT g, ", "DISTINCT ")
+        );
+        assert_eq!(table_of(session.as_ref(), &total).await, table_of(session.as_ref(), &expected).await, "{value}");
+    }
+    let none =
+        "SELECT count(DISTINCT t), count(DISTINCT (t, g)), count(*) FROM (VALUES ('a', 1)) AS v (t, g) WHERE g > 1";
+    assert_eq!(table_of(engine.session().as_ref(), none).await, "0,0,0");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn values_of_any_size_out_of_a_number_cannot_be_made() {
     let engine = limited(options());
