@@ -97,6 +97,11 @@ class Instance:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def check(self):
+        """What `legwork check` finds with its configuration."""
+        done = subprocess.run([BIN, "check", "--config", "legwork.toml", "--json"], cwd=self.folder, capture_output=True, timeout=120)
+        return json.loads(done.stdout)
+
     def told(self):
         """The end of its log, without what it says all the time."""
         return "\n".join(line for line in self.log().splitlines() if "committed to the lake" not in line)[-4000:]

@@ -48,6 +48,12 @@ def expect_halt(one, topic, n_lanes, *words, n_others=4):
     (notice,) = [notice for notice in instance.answer("SELECT count(*) FROM rejected_events")["notices"] if f"{topic}/0" in notice]
     assert "halted" in notice and all(word in notice for word in words), notice
     others = instance.wait_for("others go on", lambda: (found := lanes(False)) and len(found) == n_others and all(lane["lag"] == 0 and lane["state"] == "running" and (lane["n_read"] or lane["topic"].endswith("-made")) for lane in found) and found)
+    told = {finding["hop"]: finding for finding in instance.check()}
+    for lane in halted:
+        # Of partitions that were added the store knows nothing.
+        if lane["state"] == "halted" and lane["partition"] < 2:
+            finding = told[f"lane {topic}/{lane['partition']}"]
+            assert finding["status"] == "failed" and all(word in finding["message"] for word in words), finding
     print(halted[0]["detail"], [(lane["topic"], lane["n_read"]) for lane in others])
     return halted
 

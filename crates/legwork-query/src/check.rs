@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
+use crate::columns;
 use crate::depth::check_depth;
 use crate::dialect::Postgres;
 use crate::error;
@@ -114,15 +115,18 @@ fn check_statement(statement: DfStatement) -> Result<Checked, QueryError> {
     }
 }
 
-fn check_explain(explain: ExplainStatement) -> Result<Checked, QueryError> {
-    match explain.statement.as_ref() {
-        DfStatement::Statement(inner) if matches!(inner.as_ref(), Statement::Query(_)) => check_tree(inner)?,
+fn check_explain(mut explain: ExplainStatement) -> Result<Checked, QueryError> {
+    match explain.statement.as_mut() {
+        DfStatement::Statement(inner) if matches!(inner.as_ref(), Statement::Query(_)) => {
+            check_tree(inner)?;
+            columns::resolve(inner)?;
+        }
         _ => return Err(forbidden("EXPLAIN of anything but a query")),
     }
     Ok(Checked::Query(Box::new(DfStatement::Explain(explain))))
 }
 
-fn check_sql(statement: Statement) -> Result<Checked, QueryError> {
+fn check_sql(mut statement: Statement) -> Result<Checked, QueryError> {
     let no_op = |tag| Ok(Checked::NoOp { tag });
     match statement {
         Statement::Query(_)
@@ -130,6 +134,7 @@ fn check_sql(statement: Statement) -> Result<Checked, QueryError> {
         | Statement::ShowColumns { .. }
         | Statement::ShowFunctions { .. } => {
             check_tree(&statement)?;
+            columns::resolve(&mut statement)?;
             Ok(Checked::Query(Box::new(DfStatement::Statement(Box::new(statement)))))
         }
         Statement::ExplainTable { .. } => {

@@ -21,7 +21,7 @@ use datafusion::physical_expr_common::datum::apply;
 
 use crate::functions::bounded::{self, Bounded};
 use crate::held::TooLarge;
-use crate::meaning;
+use crate::{intervals, meaning};
 
 /// Most bytes that a type may take for each of its values, whatever they are, and a constant beside rows: 512 MiB in a batch of 8192.
 const TYPE_BYTES_MAX: u64 = 64 << 10;
@@ -43,9 +43,13 @@ impl CheckedExpressions {
             schema.merge(&scan.projected_schema);
         }
         let names = NamePreserver::new(&plan);
+        let is_order = matches!(plan, LogicalPlan::Sort(_));
         plan.map_expressions(|expr| {
             let name = names.save(&expr);
             let checked = checked(expr, &schema)?;
+            if is_order && intervals::is_interval(&checked.data.get_type(&schema)?) {
+                return Ok(Transformed::yes(intervals::length(checked.data)));
+            }
             Ok(checked.update_data(|expr| name.restore(expr)))
         })
     }
@@ -110,6 +114,7 @@ fn is_long(constant: &ScalarValue, n_rows: usize) -> bool {
 /// An expression with all that it is made of; its types are coerced.
 pub(crate) fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     expr.transform_up(|expr| match expr {
+        expr if let Some(compared) = intervals::compared(&expr, schema)? => Ok(Transformed::yes(compared)),
         Expr::BinaryExpr(binary) => checked_operator(binary, schema),
         Expr::Cast(_) | Expr::TryCast(_) => {
             let data_type = expr.get_type(schema)?;

@@ -1,7 +1,8 @@
-//! PostgreSQL's dialect as its parser has it, but for what takes time without bounds.
+//! PostgreSQL's dialect as its parser has it, but for what takes time without bounds, and for what binds otherwise than it should.
 
 use std::any::TypeId;
 
+use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -27,6 +28,17 @@ impl Dialect for Postgres {
 
     fn supports_named_fn_args_with_expr_name(&self) -> bool {
         false
+    }
+
+    /// `a IS DISTINCT FROM b AND c`: the parser takes `b AND c` for the right side.
+    fn parse_infix(&self, parser: &mut Parser<'_>, left: &Expr, _precedence: u8) -> Option<Result<Expr, ParserError>> {
+        let is_not = parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
+        if !is_not && !parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            return None;
+        }
+        let compared = if is_not { Expr::IsNotDistinctFrom } else { Expr::IsDistinctFrom };
+        let right = parser.parse_subexpr(INNER.prec_value(Precedence::Is));
+        Some(right.map(|right| compared(Box::new(left.clone()), Box::new(right))))
     }
 
     as_inner! {

@@ -9,7 +9,7 @@ use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -23,6 +23,7 @@ use crate::checked::{CheckedExpressions, LongConstants};
 use crate::clock::Clock;
 use crate::error;
 use crate::executor::YieldingJoins;
+use crate::intervals::WindowsOverSpans;
 use crate::lake::LocalDays;
 use crate::pushdown::physical_optimizer_rules;
 use crate::session::SqlSession;
@@ -128,7 +129,7 @@ fn base_state(
         .with_config(config(options))
         .with_runtime_env(runtime)
         .with_catalog_list(schemas.catalog_list()?)
-        .with_analyzer_rule(Arc::new(CheckedExpressions))
+        .with_analyzer_rules(analyzer_rules())
         .with_relation_planners(vec![Arc::new(CheckedArguments)])
         .with_optimizer_rules(optimizer_rules())
         .with_table_factories(Default::default())
@@ -138,6 +139,14 @@ fn base_state(
         .build();
     functions::register(&mut state, clock, live, history, options)?;
     Ok(state)
+}
+
+/// DataFusion's, which give expressions their types, between ours.
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(WindowsOverSpans)];
+    rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(CheckedExpressions));
+    rules
 }
 
 /// DataFusion's, with ours before the one that takes filters down to the tables, and after all of them.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use legwork_runtime::lane_settings;
+use legwork_state::recovery::TopicSeen;
 use legwork_state::{Head, StateStore, StoreError};
 use legwork_types::LaneId;
 
 use super::check::{Findings, Status};
-use super::lanes::{kind_of, problem, tables_seen};
+use super::lanes::{ask_broker, kind_of, problem, tables_seen};
 use crate::config::{Config, without_password};
 use crate::data;
 use crate::delivery::{Kept, lake_url};
@@ -45,7 +46,7 @@ pub(super) async fn check_kept(config: &Config, findings: &mut Findings) {
     match check_lake(config, &kept).await {
         Ok((message, transactions)) => {
             findings.add(hop, Status::Ok, message);
-            check_lanes(config, lanes.into_iter().collect(), &transactions, findings);
+            check_lanes(config, lanes.into_iter().collect(), &transactions, findings).await;
         }
         Err(error) => findings.add(hop, Status::Failed, format!("{error:#}; check lake.url and store.options")),
     }
@@ -63,16 +64,33 @@ async fn check_lake(config: &Config, kept: &Kept) -> Result<(String, Transaction
     Ok((format!("answers and {writer}; {} tables", transactions.len()), transactions))
 }
 
-/// Lanes that will not go on by themselves, as far as store, lake and configuration can tell.
-fn check_lanes(config: &Config, read: ReadHeads, transactions: &Transactions, findings: &mut Findings) {
+/// Lanes that will not go on by themselves, as far as store, lake, configuration and brokers can tell.
+async fn check_lanes(config: &Config, read: ReadHeads, transactions: &Transactions, findings: &mut Findings) {
     let in_lake = transactions.iter().flat_map(|(_, known)| known.keys());
     let lanes: BTreeSet<&LaneId> = read.keys().chain(in_lake).collect();
     let operators = topics::operators(config);
+    let with_topic: Vec<LaneId> = lanes
+        .iter()
+        .filter(|lane| kind_of(config, &lane.topic).is_some_and(|kind| !kind.is_reference()))
+        .map(|lane| (*lane).clone())
+        .collect();
+    // Brokers that do not answer are a finding of their own.
+    let asked = match with_topic.is_empty() {
+        true => Ok(Vec::new()),
+        false => ask_broker(config, with_topic.clone()).await,
+    };
+    let fit = if asked.is_ok() {
+        "fit their topics, the lake and the configuration"
+    } else {
+        "fit the lake and the configuration"
+    };
+    let mut seen: HashMap<LaneId, TopicSeen> = with_topic.into_iter().zip(asked.unwrap_or_default()).collect();
     let mut n_well = 0;
     for lane in lanes {
         let (head, kind) = (read.get(lane).map(Result::as_ref).transpose(), kind_of(config, &lane.topic));
         let settings = kind.map(|kind| lane_settings(kind, &operators));
-        let problem = |head| problem(lane, head, settings.as_deref(), &tables_seen(transactions, lane, kind));
+        let topic = seen.remove(lane);
+        let problem = |head| problem(lane, head, settings.as_deref(), (&tables_seen(transactions, lane, kind), topic));
         let found = head.map_or_else(|error| Some(error.to_string()), problem);
         match found {
             Some(problem) => findings.add(format!("lane {lane}"), Status::Failed, problem),
@@ -80,6 +98,6 @@ fn check_lanes(config: &Config, read: ReadHeads, transactions: &Transactions, fi
         }
     }
     if n_well > 0 {
-        findings.add("lanes", Status::Ok, format!("{n_well} fit the lake and the configuration"));
+        findings.add("lanes", Status::Ok, format!("{n_well} {fit}"));
     }
 }

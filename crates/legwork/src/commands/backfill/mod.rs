@@ -14,6 +14,7 @@ use legwork_runtime::{EndedLane, run_files_to_rows};
 use legwork_state::StateStore;
 use legwork_types::{Kind, LaneId, LaneStatus};
 
+pub(crate) use self::set::settings_of_rows;
 use self::set::{Manifest, Set};
 use super::lanes::configured;
 use super::sql::{UNBOUNDED_US, inputs, progress_bar};

@@ -105,6 +105,11 @@ impl Set {
     }
 }
 
+/// The settings that a lane's rows were made with, also where the lane is a set of files.
+pub(crate) fn settings_of_rows(head: &Head) -> String {
+    Manifest::of(head).map_or_else(|| head.settings.clone(), |manifest| manifest.settings)
+}
+
 impl Manifest {
     /// A name for what the rows depend on, the same on every machine.
     fn identity(&self) -> String {
@@ -174,6 +179,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = set(vec![input(folder.path(), "a.csv", "1"), input(folder.path(), "b.csv", "2")]);
         let head = Head { settings: first.manifest.to_text().unwrap(), ..Head::default() };
+        assert_eq!(settings_of_rows(&head), first.manifest.settings);
+        let of_topic = Head { settings: "time.window=300s".to_owned(), ..Head::default() };
+        assert_eq!(settings_of_rows(&of_topic), "time.window=300s");
         let known = [(first.lane.clone(), Manifest::of(&head).unwrap())];
         assert!(first.refuse_known_files(&known).is_ok(), "the set itself goes on");
         let refusal = |set: &Set| set.refuse_known_files(&known).unwrap_err().to_string();

@@ -84,7 +84,7 @@ pub(super) async fn run(config: &Config, args: &LanesAcceptArgs) -> Result<()> {
 }
 
 /// What the broker says of the lanes' topics, in their order.
-pub(super) async fn ask_broker(config: &Config, lanes: Vec<LaneId>) -> Result<Vec<TopicSeen>> {
+pub(in crate::commands) async fn ask_broker(config: &Config, lanes: Vec<LaneId>) -> Result<Vec<TopicSeen>> {
     let (options, bootstrap) = (topics::kafka_options(config)?, config.kafka.bootstrap.clone());
     let asked = tokio::task::spawn_blocking(move || {
         let admin = Admin::new(&bootstrap, &options)?;
@@ -195,6 +195,12 @@ fn meaning(known: &Known, kind: Kind, halt: &Halt, accepted: &Accepted) -> Vec<S
         )),
         Halt::TopicRecreated { .. } | Halt::AheadOfLog { .. } => {
             lines.push("what was read from the old topic stays counted; what the old one had and the lane had not read is lost".to_owned());
+            lines.push(
+                "events without an event_id of their own are known by topic, partition and offset: where the new topic has an offset that the old one \
+                 had, they count as duplicates, and a late or rejected message takes the place of the old one. If producers send no ids, give the new \
+                 topic another name instead"
+                    .to_owned(),
+            );
         }
         Halt::PartitionsChanged { .. } => lines.push(
             "keys that have moved have rows in two lanes around the change: accept every lane of the topic before starting again".to_owned(),

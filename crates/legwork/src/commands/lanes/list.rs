@@ -52,7 +52,7 @@ async fn rows(config: &Config, kept: &Kept) -> Result<Vec<Row>> {
             Err(error) => (None, Some(error)),
         };
         let (head, n_rows_waiting) = known.unzip();
-        let problem = unreadable.or_else(|| problem(&lane, head.as_ref(), settings.as_deref(), &seen));
+        let problem = unreadable.or_else(|| problem(&lane, head.as_ref(), settings.as_deref(), (&seen, None)));
         let numbers = seen.into_iter().filter_map(|(table, seen)| match seen {
             TableSeen::Through(through) => Some((table, through)),
             _ => None,
@@ -74,23 +74,23 @@ fn known((lane, stored): data::ReadLane) -> (LaneId, Known) {
     (lane, known)
 }
 
-/// Why a lane would not go on, as far as store and lake can tell: the topic is not asked. `settings`: those of the configuration, where they
-/// are to be compared.
+/// Why a lane would not go on, as far as store and lake can tell, and its topic where that is known. `settings`: those of the configuration,
+/// where they are to be compared.
 pub(in crate::commands) fn problem(
     lane: &LaneId,
     head: Option<&Head>,
     settings: Option<&str>,
-    lake: &BTreeMap<String, TableSeen>,
+    (lake, topic): (&BTreeMap<String, TableSeen>, Option<TopicSeen>),
 ) -> Option<String> {
     if lane.topic.starts_with(data::FILES) || lane.topic.starts_with(data::REPAIR) {
         return None;
     }
-    let topic = TopicSeen::Present {
+    let topic = topic.unwrap_or(TopicSeen::Present {
         topic_id: None,
         log_start: 0,
         log_end: i64::MAX,
         n_partitions: head.map_or(1, |head| head.n_partitions),
-    };
+    });
     let own = head.map(|head| head.settings.as_str()).unwrap_or_default();
     let settings = settings.unwrap_or(own);
     let found = Found { lane, head, pending: &[], settings, topic: &topic, n_partitions_of_others: None, lake };
@@ -175,14 +175,14 @@ mod tests {
             lake_tables: BTreeMap::from([("calls".to_owned(), 3)]),
             ..Head::default()
         };
-        let of = |head: Option<&Head>, seen| problem(&lane, head, None, &lake(seen)).unwrap_or_default();
+        let of = |head: Option<&Head>, seen| problem(&lane, head, None, (&lake(seen), None)).unwrap_or_default();
         assert_eq!(of(Some(&head), TableSeen::Through(4)), "");
         assert!(of(Some(&head), TableSeen::Through(5)).contains("the store is older"));
         assert!(of(Some(&head), TableSeen::Through(2)).contains("only through 2"));
-        let changed = problem(&lane, Some(&head), Some("time.window=60s"), &lake(TableSeen::Through(4)));
+        let changed = problem(&lane, Some(&head), Some("time.window=60s"), (&lake(TableSeen::Through(4)), None));
         assert!(changed.is_some_and(|problem| problem.contains("made with the settings")));
         assert!(of(None, TableSeen::Through(2)).contains("has no checkpoint"));
         let files = LaneId::new(format!("{}gps-1", data::FILES), 0);
-        assert_eq!(problem(&files, None, None, &lake(TableSeen::Through(2))), None);
+        assert_eq!(problem(&files, None, None, (&lake(TableSeen::Through(2)), None)), None);
     }
 }

@@ -15,6 +15,7 @@ use crate::args::LanesCommand;
 use crate::config::{Config, Overrides};
 use crate::topics;
 
+pub(super) use accept::ask_broker;
 pub(super) use list::problem;
 pub(super) use renew::accept_all;
 

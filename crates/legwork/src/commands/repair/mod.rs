@@ -23,6 +23,7 @@ use tracing::warn;
 use self::compare::{Difference, Zone, compare, versions};
 use self::load::{Loader, Touched};
 pub(crate) use self::schedule::{RepairMetrics, repair_due};
+use super::backfill::settings_of_rows;
 use super::lanes::{configured, kind_of};
 use crate::args::RepairArgs;
 use crate::config::Config;
@@ -107,9 +108,10 @@ fn held_from_us(config: &Config, head: &Head) -> i64 {
 fn refuse_other_settings(config: &Config, heads: &BTreeMap<LaneId, Head>, touched: &Touched) -> Result<()> {
     let settings = lane_settings(touched.kind, &topics::operators(config));
     match heads.get(&touched.lane) {
-        Some(head) if head.settings != settings => bail!(Failure::Usage(format!(
+        Some(head) if settings_of_rows(head) != settings => bail!(Failure::Usage(format!(
             "the rows of lane {} were made with the settings {:?}, the configuration says {settings:?}: repair with the same",
-            touched.lane, head.settings
+            touched.lane,
+            settings_of_rows(head)
         ))),
         _ => Ok(()),
     }

@@ -13,6 +13,7 @@ use legwork_types::{LaneId, StateEntry};
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tracing::{info, warn};
 
+use super::super::backfill::settings_of_rows;
 use super::load::{LateEvents, Touched};
 use super::{Repair, held_from_us, is_repairable};
 use crate::config::Config;
@@ -98,7 +99,7 @@ async fn due(repair: &Repair<'_>) -> Result<Vec<Touched>> {
     let all = repair.loader.touched((0, wall_clock_us() + DAY_US), before, false).await?;
     let operators = topics::operators(config);
     let is_due = |touched: &Touched| {
-        let is_same = heads[&touched.lane].settings == lane_settings(touched.kind, &operators);
+        let is_same = settings_of_rows(&heads[&touched.lane]) == lane_settings(touched.kind, &operators);
         if is_repairable(touched.kind) && !is_same {
             warn!(lane = %touched.lane, "not repaired: its rows were made with other settings");
         }
