@@ -8,7 +8,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::FutureExt;
@@ -23,7 +23,7 @@ use crate::checked::{CheckedExpressions, LongConstants};
 use crate::clock::Clock;
 use crate::error;
 use crate::executor::YieldingJoins;
-use crate::intervals::WindowsOverSpans;
+use crate::intervals::{SpanArithmetic, WindowsOverSpans};
 use crate::lake::LocalDays;
 use crate::pushdown::physical_optimizer_rules;
 use crate::session::SqlSession;
@@ -137,6 +137,7 @@ fn base_state(
         .with_physical_optimizer_rules(physical_optimizer_rules())
         .with_physical_optimizer_rule(Arc::new(YieldingJoins))
         .build();
+    state.register_expr_planner(Arc::new(SpanArithmetic))?;
     functions::register(&mut state, clock, live, history, options)?;
     Ok(state)
 }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::functions_aggregate::bool_and_or::bool_and_udaf;
+use datafusion::functions_aggregate::variance::var_samp_udaf;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF};
 use legwork_types::LiveTables;
 
@@ -52,7 +54,9 @@ pub(crate) fn register(
     for scalar in scalars {
         state.register_udf(Arc::new(scalar))?;
     }
-    for aggregate in [km::km_quantile(), distinct::count()] {
+    let (variance, every) = (var_samp_udaf().as_ref().clone(), bool_and_udaf().as_ref().clone());
+    let as_in_postgresql = [variance.with_aliases(["variance"]), every.with_aliases(["every"])];
+    for aggregate in as_in_postgresql.into_iter().chain([km::km_quantile(), distinct::count()]) {
         state.register_udaf(Arc::new(aggregate))?;
     }
     state.register_udtf("explain_track", Arc::new(track::TrackFunction::explain(live.clone())));

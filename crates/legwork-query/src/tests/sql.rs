@@ -81,8 +81,16 @@ async fn spans_of_time_are_in_order() {
         (format!("SELECT extract(epoch FROM i) / 3600 FROM {spans} ORDER BY i DESC LIMIT 2"), "720.0\n696.0"),
         (format!("SELECT max(rank) FROM (SELECT rank() OVER (ORDER BY {ended}, rep_id, n_calls) AS rank FROM rep_calls)"), "3"),
         ("SELECT sum(rank) FROM (SELECT rank() OVER (ORDER BY window_end - window_start) AS rank FROM rep_calls)".to_owned(), "3"),
+        ("SELECT interval '1 day' * 2 = interval '2 days', 2.5 * interval '1 hour' = interval '150 minutes', interval '1 month' / 4 = interval '7 days 12 hours'".to_owned(), "true,true,true"),
+        ("SELECT extract(epoch FROM interval '1 month 3 days 10 hours' * 1.5), extract(epoch FROM (timestamptz '2026-01-02' - timestamptz '2026-01-01') / 3)".to_owned(), "4330800.0,28800.0"),
+        ("SELECT timestamptz '2026-03-01' - 3 * interval '1 month' = timestamptz '2025-12-01', NULL::bigint * interval '1 day'".to_owned(), "true,"),
+        ("SELECT max(window_end - n_calls * interval '1 minute') = timestamptz '2026-03-02T10:08:00Z' FROM rep_calls".to_owned(), "true"),
+        ("SELECT variance(n) = var_samp(n), every(n > 0) FROM (VALUES (1), (2)) AS t (n)".to_owned(), "true,true"),
     ] {
         assert_eq!(table_of(session.as_ref(), &sql).await, expected, "{sql}");
+    }
+    for (sql, sqlstate) in [("SELECT interval '1 day' / 0", "22012"), ("SELECT interval '1 day' * 1e12", "22003")] {
+        assert_eq!(rows_of(session.as_ref(), sql).await.unwrap_err().sqlstate, sqlstate, "{sql}");
     }
 }
 
