@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import BIN, SCHEMAS, run
+from conftest import BIN, SCHEMAS, Legwork, run
 from confluent_kafka import Producer
 from test_kafka import US, encoded_pings, now_us
 
@@ -390,3 +390,58 @@ def test_repair_counts_what_came_too_late(kafka, registry, topics, up):
     whole_days = f"window_start >= to_timestamp_micros({start + day}) AND window_start < to_timestamp_micros({start + 5 * day}) AND"
     whole_days = movement.replace("WHERE", f"WHERE {whole_days}")
     assert rows(folder, whole_days) == oracle(folder, whole_days) != []
+
+
+def test_events_of_a_topic_made_anew_are_new_events(kafka, topics, up):
+    """Without ids of their own, with garbage and with late ones among them: their offsets are those of the old topic's once more."""
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    topic = topics("messages", partitions=1)
+    service = up({"messages": topic}, sets=(*FAST, 'topics.messages.format="json"'))
+    folder, admin, producer = folder_of(service), AdminClient({"bootstrap.servers": kafka}), Producer({"bootstrap.servers": kafka})
+
+    def send(tag):
+        def message(n, age_s):
+            event = {"event_time": now_us() - age_s * US, "message_id": f"{tag}{n}", "rep_id": f"r{n % 3}", "channel": "sms", "direction": "outbound", "peer": "p"}
+            producer.produce(topic, key=event["rep_id"], value=json.dumps(event), partition=0)
+
+        for n in range(30):
+            message(n, 60)
+        for n in range(30, 34):
+            message(n, 20 * 86_400)
+        for n in range(5):
+            producer.produce(topic, key="r1", value=f"{{garbage {tag}{n}", partition=0)
+        assert producer.flush(30) == 0
+
+    def expect(service, rounds):
+        service.wait_for("SELECT sum(n_read) FROM pipeline_lanes", 39 * rounds)
+        (lane,) = service.sql("SELECT n_accepted, n_late, n_rejected, n_duplicates FROM pipeline_lanes")
+        assert lane == {"n_accepted": 30 * rounds, "n_late": 4 * rounds, "n_rejected": 5 * rounds, "n_duplicates": 0}, lane
+        for table, n in (("messages", 30), ("late_events", 4), ("rejected_events", 5), ("touches", 30)):
+            assert service.one(f"SELECT count(*) FROM {table}") == n * rounds, table
+        assert service.one("SELECT count(DISTINCT (source, event_id)) FROM messages") == 30 * rounds
+
+    send("a")
+    expect(service, 1)
+    for rounds in (2, 3):
+        assert service.stop() == 0
+        admin.delete_topics([topic])[topic].result(30)
+        deadline = time.monotonic() + 30
+        while topic in admin.list_topics(timeout=10).topics:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
+        config = ("--config", "legwork.toml", *(flag for one in FAST for flag in ("--set", one)), "--set", 'topics.messages.format="json"')
+        done = json.loads(run("lanes", "accept", *config, "--yes", "--json", f"{topic}/0", cwd=folder).stdout)
+        assert any(f"{topic}@{rounds - 1}-0-OFFSET" in line for line in done["meaning"]), done
+        service = Legwork(["up", *config], cwd=folder)
+        try:
+            send("bc"[rounds - 2])
+            expect(service, rounds)
+        finally:
+            service.stop()
+        if rounds == 2:
+            service = Legwork(["up", *config], cwd=folder)
+            expect(service, 2)
+    n = rows(folder, "SELECT (SELECT count(DISTINCT event_id) FROM messages) AS ids, (SELECT count(*) FROM rejected_events) AS rejected", "--config", "legwork.toml")
+    assert n == [{"ids": 90, "rejected": 15}]

@@ -143,6 +143,7 @@ impl Lane {
             self.apply_references(&events, tombstones);
         } else {
             let events = self.guarded(events, &mut rejects, origin);
+            let events = rows::with_ids(events, self.accounting.n_renewals);
             self.apply(&events, strays);
         }
         self.accounting.n_tombstones += tombstones.len() as i64;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use legwork_types::{EventBatch, LaneStatus, Reject, Table};
 
@@ -26,6 +26,25 @@ fn times(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
 
 fn table(table: Table, columns: Vec<ArrayRef>) -> RecordBatch {
     RecordBatch::try_new(table.schema(), columns).expect("columns were made for this table")
+}
+
+/// Events of a topic that was made anew `n_renewals` times: those without an id of their own get one that no event of the topic before it
+/// has, as offsets begin again.
+pub(crate) fn with_ids(events: EventBatch, n_renewals: i64) -> EventBatch {
+    let ids = events.strings(legwork_types::gps::EVENT_ID);
+    if n_renewals == 0 || (0..ids.len()).all(|row| !ids.value(row).is_empty()) {
+        return events;
+    }
+    let stand_in = |offset: &i64| format!("{}@{n_renewals}-{}-{offset}", events.topic, events.partition);
+    let ids = ids.iter().zip(&events.offsets).map(|(id, offset)| match id {
+        Some(id) if !id.is_empty() => id.to_owned(),
+        _ => stand_in(offset),
+    });
+    let ids: ArrayRef = Arc::new(StringArray::from_iter_values(ids));
+    let mut columns = events.columns.columns().to_vec();
+    columns[legwork_types::gps::EVENT_ID] = ids;
+    let columns = RecordBatch::try_new(events.columns.schema(), columns).expect("one column of text for another");
+    EventBatch { columns, ..events }
 }
 
 /// Rows of `rejected_events`.
@@ -131,4 +150,42 @@ pub(crate) fn pipeline_lanes(lanes: &[LaneStatus]) -> RecordBatch {
             counts(|l| l.n_misrouted),
         ],
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use legwork_types::Kind;
+    use legwork_types::gps::EVENT_ID;
+
+    use super::*;
+
+    #[test]
+    fn ids_of_a_topic_that_was_made_anew_are_its_own() {
+        let schema = Kind::Emails.schema();
+        let column = |(idx, field): (usize, &Arc<arrow::datatypes::Field>)| -> ArrayRef {
+            match idx {
+                EVENT_ID => Arc::new(StringArray::from(vec!["", "e1", ""])),
+                _ => arrow::array::new_null_array(field.data_type(), 3),
+            }
+        };
+        let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let nullable = Arc::new(arrow::datatypes::Schema::new(nullable.collect::<Vec<_>>()));
+        let columns = schema.fields().iter().enumerate().map(column).collect();
+        let events = EventBatch {
+            kind: Kind::Emails,
+            topic: "mails".into(),
+            partition: 2,
+            columns: RecordBatch::try_new(nullable, columns).unwrap(),
+            offsets: vec![7, 8, 9],
+            arrival_us: vec![0; 3],
+            keys: None,
+        };
+        let ids = |n_renewals| {
+            let events = with_ids(events.clone(), n_renewals);
+            events.strings(EVENT_ID).iter().flatten().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(0), ["", "e1", ""], "what stands in has no text before it is needed");
+        assert_eq!(ids(3), ["mails@3-2-7", "e1", "mails@3-2-9"]);
+    }
 }

@@ -38,7 +38,7 @@ pub struct Head {
     pub n_partitions: i32,
     /// The lane's clock: newest guarded event time, microseconds; `i64::MIN` before the first event.
     pub newest_us: i64,
-    /// Counts of what became of the messages read, in an order that the lane knows.
+    /// Counts of what became of the messages read, in an order that the lane knows, and [`Head::renewals`].
     pub counts: Vec<i64>,
     /// Settings that state depends on, such as the window, as the lane writes them: state made under others is refused.
     pub settings: String,
@@ -47,6 +47,16 @@ pub struct Head {
     /// For each table of the lake that holds rows of this lane: the transaction number that it is known to have reached. A table that has
     /// a smaller one, or is gone, has lost rows that the store dropped: [`recovery::decide`] then halts. Tables left out are not judged.
     pub lake_tables: BTreeMap<String, u32>,
+}
+
+impl Head {
+    /// Place of [`Head::renewals`] among the counts.
+    pub const RENEWALS: usize = 8;
+
+    /// How often the lane went on with a topic that had been made anew ([`recovery::accept`]): its offsets stand for other messages since.
+    pub fn renewals(&self) -> i64 {
+        self.counts.get(Head::RENEWALS).copied().unwrap_or(0)
+    }
 }
 
 /// Rows of a table that are not in the lake yet, as Arrow IPC.

@@ -218,13 +218,13 @@ tables! {
         text("order_id"), opt(text("deal_id")), opt(text("account_id")), opt(text("rep_id")), text("product_id"), measure("quantity"),
         money_column("amount"), text("currency"), text("kind"), time("event_time"), text("source"), count("revision"),
     }
-    /// A message that could not become an event, with its bytes.
-    RejectedEvents = "rejected_events" ["topic", "partition", "offset"] false Some("arrival_time"), Openness::Never; {
+    /// A message that could not become an event, with its bytes. By its arrival time too: a topic that is made anew has the same offsets again.
+    RejectedEvents = "rejected_events" ["topic", "partition", "offset", "arrival_time"] false Some("arrival_time"), Openness::Never; {
         text("topic"), count("partition"), count("offset"), time("arrival_time"), text("reason"), text("detail"), opt(count("schema_id")),
         opt(bytes("key")), bytes("payload"),
     }
     /// An event beyond the late horizon of its key, kept apart.
-    LateEvents = "late_events" ["topic", "partition", "offset"] false Some("arrival_time"), Openness::Never; {
+    LateEvents = "late_events" ["topic", "partition", "offset", "arrival_time"] false Some("arrival_time"), Openness::Never; {
         text("topic"), count("partition"), count("offset"), time("arrival_time"), text("kind"), text("key"), time("event_time"), text("event"),
     }
     /// A lane: one topic-partition with its state and its accounting.

@@ -299,6 +299,10 @@ pub fn accept(found: &Found<'_>) -> Result<Accepted, Halt> {
     let newest_in_lake = lake_tables.values().copied().max().unwrap_or(0);
     let number = found.head.map_or(0, |head| head.number).max(newest_in_lake).saturating_add(1);
     let (topic_id, n_partitions) = (topic_id.clone(), *n_partitions);
+    let renewals = found.head.and_then(|head| {
+        let n = head.renewals() + i64::from(is_other_topic(head, topic_id.as_deref()));
+        (n > 0).then_some(n)
+    });
     let kept = found.head.filter(|head| head.settings == found.settings);
     let Some(head) = kept else {
         return Ok(Accepted::Anew(Head {
@@ -307,7 +311,7 @@ pub fn accept(found: &Found<'_>) -> Result<Accepted, Halt> {
             next_offset: *log_start,
             n_partitions,
             newest_us: i64::MIN,
-            counts: Vec::new(),
+            counts: renewals.map(|n| with_renewals(&[], n)).unwrap_or_default(),
             settings: found.settings.to_owned(),
             lake_through: number,
             lake_tables,
@@ -315,7 +319,15 @@ pub fn accept(found: &Found<'_>) -> Result<Accepted, Halt> {
     };
     let is_same_log = !is_other_topic(head, topic_id.as_deref()) && (*log_start..=*log_end).contains(&head.next_offset);
     let next_offset = if is_same_log { head.next_offset } else { *log_start };
-    Ok(Accepted::Keep(Head { number, topic_id, next_offset, n_partitions, lake_tables, ..head.clone() }))
+    let counts = renewals.map_or_else(|| head.counts.clone(), |n| with_renewals(&head.counts, n));
+    Ok(Accepted::Keep(Head { number, topic_id, next_offset, n_partitions, lake_tables, counts, ..head.clone() }))
+}
+
+fn with_renewals(counts: &[i64], n: i64) -> Vec<i64> {
+    let mut counts = counts.to_vec();
+    counts.resize(counts.len().max(Head::RENEWALS + 1), 0);
+    counts[Head::RENEWALS] = n;
+    counts
 }
 
 fn check_start(found: &Found<'_>) -> Result<(), Halt> {

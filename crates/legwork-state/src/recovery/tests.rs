@@ -210,20 +210,30 @@ fn an_accepted_lane_goes_on_above_the_lake() {
         assert!(case.lake.values().all(|table| table.number() < head.number), "new versions win");
         let TopicSeen::Present { log_start, .. } = case.topic else { panic!("{case:?}") };
         let is_healthy = matches!(decide(&found_case), Decision::Resume(_));
+        let TopicSeen::Present { topic_id, .. } = &case.topic else { panic!("{case:?}") };
+        let is_other =
+            matches!((&case.head, topic_id), (Some(Head { topic_id: Some(was), .. }), Some(is)) if was != is);
         let rows = match &accepted {
             Accepted::Keep(head) => {
                 n_kept += 1;
                 let old = case.head.as_ref().unwrap();
                 assert!(head.next_offset == old.next_offset || head.next_offset == log_start);
                 assert!(!is_healthy || head.next_offset == old.next_offset, "nothing is read twice for nothing");
-                let kept = (head.newest_us, &head.counts, head.lake_through);
-                assert_eq!(kept, (old.newest_us, &old.counts, old.lake_through));
+                assert_eq!((head.newest_us, head.lake_through), (old.newest_us, old.lake_through));
+                let n_same = old.counts.len().min(Head::RENEWALS);
+                assert_eq!(
+                    (&head.counts[..n_same], is_other),
+                    (&old.counts[..n_same], head.renewals() > old.renewals())
+                );
+                assert!(is_other || head.counts == old.counts);
                 rows.clone()
             }
             Accepted::Anew(head) => {
                 n_anew += 1;
                 assert!(case.head.as_ref().is_none_or(|old| old.settings != case.settings));
                 assert_eq!(head.next_offset, log_start);
+                let renewals = case.head.as_ref().map_or(0, Head::renewals) + i64::from(is_other);
+                assert!(head.renewals() == renewals && head.counts.iter().sum::<i64>() == renewals);
                 Vec::new()
             }
         };

@@ -195,12 +195,14 @@ fn meaning(known: &Known, kind: Kind, halt: &Halt, accepted: &Accepted) -> Vec<S
         )),
         Halt::TopicRecreated { .. } | Halt::AheadOfLog { .. } => {
             lines.push("what was read from the old topic stays counted; what the old one had and the lane had not read is lost".to_owned());
-            lines.push(
-                "events without an event_id of their own are known by topic, partition and offset: where the new topic has an offset that the old one \
-                 had, they count as duplicates, and a late or rejected message takes the place of the old one. If producers send no ids, give the new \
-                 topic another name instead"
-                    .to_owned(),
-            );
+            if head.renewals() > 0 {
+                lines.push(format!(
+                    "events without an event_id of their own are called {}@{}-{}-OFFSET from now on: the new topic has the old one's offsets again",
+                    lane.topic,
+                    head.renewals(),
+                    lane.partition
+                ));
+            }
         }
         Halt::PartitionsChanged { .. } => lines.push(
             "keys that have moved have rows in two lanes around the change: accept every lane of the topic before starting again".to_owned(),
