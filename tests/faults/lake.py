@@ -20,8 +20,8 @@ KEYS = {
     "touches": ("channel", "touch_id"),
     "deals": ("deal_id",),
     "deal_stage_visits": ("deal_id", "visit_no"),
-    "rejected_events": ("topic", "partition", "offset"),
-    "late_events": ("topic", "partition", "offset"),
+    "rejected_events": ("topic", "partition", "offset", "arrival_time"),
+    "late_events": ("topic", "partition", "offset", "arrival_time"),
 }
 EVENTS = {"gps": "gps_pings", "calls": "calls", "deal-events": "deal_events"}
 # What differs between runs that are equal: numbers of checkpoints, and when a window was told to be closed.
