@@ -16,6 +16,7 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
+use crate::encode::encode;
 use crate::footer::{log_stats, read_footer};
 use crate::layout::same_type;
 use crate::table::DAY;
@@ -141,18 +142,17 @@ impl Sparing {
 
     /// Whether a column is compressed. Encoded, numbers would lose little more.
     fn compresses(self, field: &Field) -> bool {
-        self == Sparing::Bytes || !field.data_type().is_primitive() || field.name() == "partition"
+        self == Sparing::Bytes || !field.data_type().is_primitive()
     }
+}
 
-    /// In the place of a dictionary, where looking each value up costs more than all the rest of writing.
-    fn encoding(self, field: &Field) -> Option<Encoding> {
-        match (self, field.data_type(), field.name().as_str()) {
-            // The same in all rows of a lane, mostly.
-            (Sparing::Work, _, "source" | "topic" | "partition") | (_, DataType::Float64, _) => Some(Encoding::PLAIN),
-            (_, DataType::Timestamp(..) | DataType::Int64, _) => Some(Encoding::DELTA_BINARY_PACKED),
-            (_, DataType::Utf8, "event_id") => Some(Encoding::DELTA_BYTE_ARRAY),
-            _ => None,
-        }
+/// In the place of a dictionary, where looking each value up costs more than all the rest of writing.
+fn encoding(field: &Field) -> Option<Encoding> {
+    match (field.data_type(), field.name().as_str()) {
+        (DataType::Float64, _) => Some(Encoding::PLAIN),
+        (DataType::Timestamp(..) | DataType::Int64, _) => Some(Encoding::DELTA_BINARY_PACKED),
+        (DataType::Utf8, "event_id") => Some(Encoding::DELTA_BYTE_ARRAY),
+        _ => None,
     }
 }
 
@@ -189,7 +189,7 @@ impl FileFormat {
             if !sparing.compresses(field) {
                 properties = properties.set_column_compression(column.clone(), Compression::UNCOMPRESSED);
             }
-            if let Some(encoding) = sparing.encoding(field) {
+            if let Some(encoding) = encoding(field) {
                 properties = properties.set_column_dictionary_enabled(column.clone(), false);
                 properties = properties.set_column_encoding(column, encoding);
             }
@@ -218,11 +218,9 @@ impl FileFormat {
         Ok(FileWriter { table: self.table.clone(), writer })
     }
 
-    /// Rows as a file.
+    /// Lanes' rows as a file.
     pub(crate) fn encode(&self, rows: &[RecordBatch]) -> Result<Bytes, LakeError> {
-        let mut file = self.start()?;
-        rows.iter().try_for_each(|rows| file.write(rows))?;
-        file.into_bytes()
+        encode(&self.schema, &self.properties, rows).map_err(|error| LakeError::rows(&self.table, error))
     }
 
     /// Writes a file and *returns* the action that adds it. Until that is committed nobody reads it.

@@ -8,6 +8,7 @@
 
 mod azure;
 mod commit;
+mod encode;
 mod error;
 mod files;
 mod footer;
