@@ -2,7 +2,7 @@
 -- doc: Movement of the devices of a rep, is_main where the device is the one that counts for the rep in the window: of several with pings the one with the highest priority, without priorities the one with the most pings.
 -- key: device_id, rep_id, window_start
 -- Only where several devices of a rep have pings in a window is there anything to rank: mostly nowhere. What is held while the many rows pass
--- stands on the left of the joins.
+-- stands on the left of the joins. The business metric of distances ranks by the same order.
 WITH contested AS (
     SELECT rep_id, window_start FROM rep_movement WHERE rep_id IS NOT NULL GROUP BY rep_id, window_start HAVING count(*) > 1
 ),

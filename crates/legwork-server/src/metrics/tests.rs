@@ -30,15 +30,13 @@ pub(crate) const VIEWS: &[(&str, &str)] = &[
          FROM (VALUES ('r1', 10, 1200.5), ('r2', 5, 300.0), ('r3', 1, 10.0)) v",
     ),
     (
-        "rep_device_movement",
-        "SELECT rep_id, window_start, distance_m, true AS is_main FROM rep_activity
-         UNION ALL SELECT 'r1', legwork_now(), 7.0, false",
-    ),
-    (
         "rep_movement",
-        "SELECT rep_id, window_start, window_end FROM rep_activity
-         UNION ALL SELECT 'since yesterday', legwork_now() - INTERVAL '22 hours', legwork_now() + INTERVAL '1 minute'
-         UNION ALL SELECT 'not lately', legwork_now() - INTERVAL '20 minutes', legwork_now() - INTERVAL '15 minutes'",
+        // r1 has a device with fewer pings as well, r2 one with more, but without a priority.
+        "SELECT 'd-' || rep_id AS device_id, rep_id, CASE WHEN rep_id = 'r2' THEN 1 END AS device_priority, window_start, window_end, n_pings,
+         distance_m FROM rep_activity
+         UNION ALL SELECT 'e', rep_id, NULL, window_start, window_end, 7, 7.0 FROM rep_activity WHERE rep_id <> 'r3'
+         UNION ALL SELECT 'f', 'since yesterday', NULL, legwork_now() - INTERVAL '22 hours', legwork_now() + INTERVAL '1 minute', 1, 0.0
+         UNION ALL SELECT 'g', 'not lately', NULL, legwork_now() - INTERVAL '20 minutes', legwork_now() - INTERVAL '15 minutes', 1, 0.0",
     ),
     ("rep_calls", "SELECT * FROM rep_activity"),
     ("rep_emails", "SELECT * FROM rep_activity"),
