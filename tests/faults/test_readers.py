@@ -52,6 +52,7 @@ def test_deltalake_and_duckdb_read_what_sql_answers(topics, cluster, sending):
             time.sleep(0.5)
         assert same, f"{table} at version {version}: the lake has {found}, SQL answers {answer}"
         print(table, version, answer)
+        assert lake.assert_read_by_duckdb_itself(one.lake, table, version) >= answer["n"]
 
 
 def same_number(a, b):

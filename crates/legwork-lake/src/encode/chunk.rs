@@ -83,7 +83,8 @@ fn counts(
     put_deltas(&parts, &mut page);
     let statistics = with_statistics(column, properties).then(|| {
         let all = || parts.iter().copied().flatten().copied();
-        Statistics::Int64(ValueStatistics::new(all().min(), all().max(), None, Some(0), false))
+        let range = ValueStatistics::new(all().min(), all().max(), None, Some(0), false);
+        Statistics::Int64(range.with_backwards_compatible_min_max(true))
     });
     Some(Values { page, encoding, dictionary: None, statistics })
 }
@@ -109,7 +110,8 @@ fn texts(
         return Some(Values { page, encoding: Encoding::RLE_DICTIONARY, dictionary, statistics });
     }
     let encoding = properties.encoding(column.path()).filter(|of| *of == Encoding::DELTA_BYTE_ARRAY && !is_told)?;
-    if parts.iter().map(|part| part.value_data().len()).sum::<usize>() > PAGE_BYTES_MAX {
+    let n_bytes = |part: &StringArray| (part.value_offsets()[part.len()] - part.value_offsets()[0]) as usize;
+    if parts.iter().map(|part| n_bytes(part)).sum::<usize>() > PAGE_BYTES_MAX {
         return None;
     }
     put_front_coded(&parts, &mut page);

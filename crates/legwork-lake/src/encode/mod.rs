@@ -53,7 +53,7 @@ fn put_by_library(
         compute_leaves(field, part)?.iter().try_for_each(|leaf| writer.write(leaf))?;
     }
     let mut chunk = writer.close()?;
-    // Of all columns or of none: the library panics otherwise. A chunk has one page, of which an index tells nothing new.
+    // Of all columns or of none: the library panics otherwise. A joined file has none either.
     chunk.close_mut().column_index = None;
     chunk.close_mut().offset_index = None;
     chunk.append_to_row_group(group)

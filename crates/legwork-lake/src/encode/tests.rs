@@ -131,6 +131,22 @@ proptest! {
 }
 
 #[test]
+fn a_column_of_one_value_is_one_run() {
+    let row = Row { counted: 7, timed: Some(7), id: "a".to_owned(), told: "a".to_owned(), maybe: Some(String::new()) };
+    for n_rows in [1, 5, 8, 12, 16, 20, 1_000] {
+        let rows = vec![row.clone(); n_rows];
+        check(&rows, 7, 131_072, true);
+        let texts = StringArray::from_iter_values(rows.iter().map(|row| &row.told));
+        let mut indices = Vec::new();
+        values::Dictionary::of(&[&texts]).unwrap().put_indices(&mut indices);
+        // The width, and how often the only index comes.
+        let n_rows = n_rows as u16 * 2;
+        let run = if n_rows < 128 { vec![0, n_rows as u8] } else { vec![0, n_rows as u8 | 0x80, (n_rows >> 7) as u8] };
+        assert_eq!(indices, run);
+    }
+}
+
+#[test]
 fn many_rows_are_a_page_of_one_chunk() {
     let rows: Vec<Row> = (0..70_000)
         .map(|idx| Row {

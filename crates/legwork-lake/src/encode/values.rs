@@ -202,6 +202,11 @@ impl Dictionary {
     pub(super) fn put_indices(&self, out: &mut Vec<u8>) {
         let width = u32::BITS - self.n_entries.saturating_sub(1).leading_zeros();
         out.push(width as u8);
+        if self.n_entries == 1 {
+            // Without bits there is nothing to pack, and not every reader takes packed values of no bytes.
+            put_varint((self.indices.len() as u64) << 1, out);
+            return;
+        }
         let groups: &[[u32; GROUP]] = self.indices.as_chunks().0;
         let is_one = |group: &[u32; GROUP], index: u32| group.iter().all(|idx| *idx == index);
         let (mut at, mut packed_from) = (0, 0);
